@@ -1,0 +1,314 @@
+package testenv_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/tierstream/tierstream/internal/testenv"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+func newKafkaClient(t *testing.T, options ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	client, err := kgo.NewClient(options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client
+}
+
+// firstRecord consumes a topic from its start.
+func firstRecord(t *testing.T, broker, topic string) *kgo.Record {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	client := newKafkaClient(t, kgo.SeedBrokers(broker), kgo.ConsumeTopics(topic),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	for {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			t.Fatal(err)
+		}
+		if records := fetches.Records(); len(records) > 0 {
+			return records[0]
+		}
+	}
+}
+
+func produce(t *testing.T, broker, topic, value string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	client := newKafkaClient(t, kgo.SeedBrokers(broker), kgo.DefaultProduceTopic(topic))
+	if err := client.ProduceSync(ctx, kgo.StringRecord(value)).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSharedKafkaCarriesRecords(t *testing.T) {
+	kafka := testenv.SharedKafka(t)
+	if again := testenv.SharedKafka(t); again != kafka {
+		t.Error("a second call started a second broker")
+	}
+	topic := testenv.Prefix(t) + "orders"
+	kafka.CreateTopic(t, topic, 1, map[string]string{"message.timestamp.type": "LogAppendTime"})
+	produce(t, kafka.Addr(), topic, "one")
+	record := firstRecord(t, kafka.Addr(), topic)
+	if string(record.Value) != "one" {
+		t.Errorf("consumed %q", record.Value)
+	}
+	if record.Attrs.TimestampType() != 1 {
+		t.Error("the topic's settings were not applied: the timestamp is not the log's")
+	}
+
+	t.Run("and Kafka's own consumer agrees", func(t *testing.T) {
+		output, err := testenv.KafkaTool(t.Context(), "org.apache.kafka.tools.consumer.ConsoleConsumer",
+			"--bootstrap-server", kafka.Addr(), "--topic", topic, "--from-beginning", "--max-messages", "1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.TrimSpace(string(output)); got != "one" {
+			t.Errorf("it printed %q", got)
+		}
+	})
+}
+
+func TestKafkaKeepsRecordsOverKill(t *testing.T) {
+	kafka := testenv.Kafka(t, testenv.KafkaOptions{Properties: map[string]string{"num.partitions": "3"}})
+	kafka.CreateTopic(t, "orders", 1, nil)
+	produce(t, kafka.Addr(), "orders", "one")
+	addr, pid := kafka.Addr(), kafka.PID()
+	kafka.Kill()
+	if err := kafka.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if kafka.Addr() != addr {
+		t.Errorf("moved from %s to %s", addr, kafka.Addr())
+	}
+	if kafka.PID() == pid {
+		t.Error("the broker was not killed")
+	}
+	if record := firstRecord(t, kafka.Addr(), "orders"); string(record.Value) != "one" {
+		t.Errorf("consumed %q", record.Value)
+	}
+}
+
+func newRedisClient(t *testing.T, addr string) *redis.Client {
+	t.Helper()
+	client := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, ReadTimeout: 100 * time.Millisecond})
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+func TestRedisKeepsDataOverKillWithAppendOnlyFile(t *testing.T) {
+	for fsync, want := range map[string]string{"always": "one", "everysec": "one", "": ""} {
+		t.Run("fsync "+fsync, func(t *testing.T) {
+			server := testenv.Redis(t, testenv.RedisOptions{AppendFsync: fsync})
+			if err := newRedisClient(t, server.Addr()).Set(t.Context(), "key", "one", 0).Err(); err != nil {
+				t.Fatal(err)
+			}
+			server.Kill()
+			if err := newRedisClient(t, server.Addr()).Ping(t.Context()).Err(); err == nil {
+				t.Fatal("a killed server answers")
+			}
+			if err := server.Restart(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			got, err := newRedisClient(t, server.Addr()).Get(t.Context(), "key").Result()
+			if err != nil && err != redis.Nil {
+				t.Fatal(err)
+			}
+			if got != want {
+				t.Errorf("after the restart the value is %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+func TestRedisSettings(t *testing.T) {
+	server := testenv.Redis(t, testenv.RedisOptions{
+		MaxMemoryPolicy: "allkeys-lru", Config: map[string]string{"maxmemory": "3145728"}})
+	settings, err := newRedisClient(t, server.Addr()).ConfigGet(t.Context(), "maxmemory*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if settings["maxmemory-policy"] != "allkeys-lru" || settings["maxmemory"] != "3145728" {
+		t.Errorf("settings: %v", settings)
+	}
+}
+
+func TestRedisPausedIsSilentUntilResumed(t *testing.T) {
+	server := testenv.Redis(t, testenv.RedisOptions{})
+	client := newRedisClient(t, server.Addr())
+	if err := client.Ping(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Ping(t.Context()).Err(); err == nil {
+		t.Error("a paused server answers")
+	}
+	if err := server.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if err := newRedisClient(t, server.Addr()).Ping(t.Context()).Err(); err != nil {
+		t.Errorf("after Resume: %v", err)
+	}
+}
+
+func TestStopRemovesOnlyOwnFolder(t *testing.T) {
+	testenv.Redis(t, testenv.RedisOptions{}) // skips where there is no Redis
+	named := t.TempDir()
+	for dir, kept := range map[string]bool{"": false, named: true} {
+		server, err := testenv.StartRedis(t.Context(), testenv.RedisOptions{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Stop(); err != nil {
+			t.Errorf("stopping twice: %v", err)
+		}
+		if _, err := os.Stat(server.Dir()); (err == nil) != kept {
+			t.Errorf("folder %q, named in the options: %t: %v", server.Dir(), kept, err)
+		}
+	}
+}
+
+func TestStartReportsWhatTheServerSaid(t *testing.T) {
+	testenv.Redis(t, testenv.RedisOptions{}) // skips where there is no Redis
+	_, err := testenv.StartRedis(t.Context(), testenv.RedisOptions{Config: map[string]string{"no-such-setting": "1"}})
+	if err == nil || !strings.Contains(err.Error(), "no-such-setting") {
+		t.Errorf("error: %v", err)
+	}
+}
+
+// TestServiceDiesWithItsTest runs itself in a child process that is killed
+// while its Redis runs.
+func TestServiceDiesWithItsTest(t *testing.T) {
+	const marker = "TESTENV_CHILD_DIR"
+	if dir := os.Getenv(marker); dir != "" {
+		server := testenv.Redis(t, testenv.RedisOptions{Dir: dir})
+		if err := os.WriteFile(filepath.Join(dir, "addr.new"), []byte(server.Addr()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(dir, "addr.new"), filepath.Join(dir, "addr")); err != nil {
+			t.Fatal(err)
+		}
+		select {} // until killed
+	}
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux ends a service with its parent")
+	}
+	testenv.Redis(t, testenv.RedisOptions{}) // skips where there is no Redis
+
+	dir := t.TempDir()
+	child := exec.Command(os.Args[0], "-test.run=^TestServiceDiesWithItsTest$")
+	child.Env = append(os.Environ(), marker+"="+dir)
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var addr string
+	eventually(t, "the child's Redis to start", func() bool {
+		text, err := os.ReadFile(filepath.Join(dir, "addr"))
+		addr = string(text)
+		return err == nil
+	})
+	if err := newRedisClient(t, addr).Ping(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Wait() // it was killed
+	eventually(t, "the child's Redis to end", func() bool {
+		return newRedisClient(t, addr).Ping(t.Context()).Err() != nil
+	})
+}
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	ask := time.NewTicker(5 * time.Millisecond)
+	defer ask.Stop()
+	for !holds() {
+		select {
+		case <-ask.C:
+		case <-ctx.Done():
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func TestPrefixDiffersBetweenTests(t *testing.T) {
+	seen := map[string]bool{testenv.Prefix(t): true}
+	if !seen[testenv.Prefix(t)] {
+		t.Error("the prefix changed within one test")
+	}
+	for _, name := range []string{"a", "b"} {
+		t.Run(name, func(t *testing.T) {
+			if prefix := testenv.Prefix(t); seen[prefix] {
+				t.Errorf("%s came before", prefix)
+			} else {
+				seen[prefix] = true
+			}
+		})
+	}
+}
+
+// recorder notes how a helper ends the test that it stands for.
+type recorder struct {
+	testing.TB
+	skipped, failed string
+}
+
+func (r *recorder) Helper()           {}
+func (r *recorder) Skip(args ...any)  { r.skipped = args[0].(string); panic(r) }
+func (r *recorder) Fatal(args ...any) { r.failed = args[0].(error).Error(); panic(r) }
+func (r *recorder) end(helper func()) { defer func() { _ = recover() }(); helper() }
+func (r *recorder) Cleanup(f func())  {}
+
+func TestMissingServiceSkipsAtHomeAndFailsInCI(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	t.Setenv("CI", "")
+	const want = "missing redis-server in PATH"
+	home := &recorder{TB: t}
+	home.end(func() { testenv.Redis(home, testenv.RedisOptions{}) })
+	if home.skipped != want || home.failed != "" {
+		t.Errorf("at home: skipped %q, failed %q", home.skipped, home.failed)
+	}
+	t.Setenv("CI", "true")
+	ci := &recorder{TB: t}
+	ci.end(func() { testenv.Redis(ci, testenv.RedisOptions{}) })
+	if ci.failed != want || ci.skipped != "" {
+		t.Errorf("in CI: skipped %q, failed %q", ci.skipped, ci.failed)
+	}
+}
+
+func TestDataDirFollowsTheEnvironment(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TIERSTREAM_DATA", dir)
+	if got := testenv.DataDir(t); got != dir {
+		t.Errorf("got %s, want %s", got, dir)
+	}
+	t.Setenv("TIERSTREAM_DATA", filepath.Join(dir, "missing"))
+	t.Setenv("CI", "")
+	home := &recorder{TB: t}
+	home.end(func() { testenv.DataDir(home) })
+	if home.skipped == "" {
+		t.Error("a missing folder does not skip")
+	}
+}
