@@ -76,6 +76,10 @@ func StartKafka(ctx context.Context, options KafkaOptions) (_ *KafkaServer, err 
 		"transaction.state.log.replication.factor": "1",
 		"transaction.state.log.min.isr":            "1",
 		"transaction.state.log.num.partitions":     "4",
+		// A broker that was killed is let in again only when its last session
+		// has ended, nine seconds by default.
+		"broker.session.timeout.ms":    "2000",
+		"broker.heartbeat.interval.ms": "500",
 		// Tests of a lost owner should not wait for the six seconds below
 		// which a broker otherwise allows no session.
 		"group.min.session.timeout.ms":     "500",

@@ -163,13 +163,18 @@ func (s *service) Restart(ctx context.Context) error {
 	return s.start(ctx)
 }
 
-// Stop ends the server gently and removes its folder, unless the folder was
-// named in the options. A second Stop does nothing.
+// Stop ends the server for good. A folder named in the options is kept, and the
+// server asked to leave it in order; a temporary folder is removed, and the
+// server killed, which spares Kafka's orderly end. A second Stop does nothing.
 func (s *service) Stop() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var err error
-	if s.process != nil {
+	switch {
+	case s.process == nil: // the start failed early
+	case s.ownsDir:
+		s.process.kill()
+	default:
 		err = s.process.stop()
 	}
 	for _, p := range s.ports {

@@ -2,6 +2,7 @@ package testenv_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -105,7 +106,7 @@ func TestKafkaKeepsRecordsOverKill(t *testing.T) {
 
 func newRedisClient(t *testing.T, addr string) *redis.Client {
 	t.Helper()
-	client := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, ReadTimeout: 100 * time.Millisecond})
+	client := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, DialerRetries: 1, ReadTimeout: 100 * time.Millisecond})
 	t.Cleanup(func() { client.Close() })
 	return client
 }
@@ -125,7 +126,7 @@ func TestRedisKeepsDataOverKillWithAppendOnlyFile(t *testing.T) {
 				t.Fatal(err)
 			}
 			got, err := newRedisClient(t, server.Addr()).Get(t.Context(), "key").Result()
-			if err != nil && err != redis.Nil {
+			if err != nil && !errors.Is(err, redis.Nil) {
 				t.Fatal(err)
 			}
 			if got != want {

@@ -1,0 +1,77 @@
+# `make help` lists the targets. Only Go is needed: tests that want Kafka (Java
+# and Maven) or Redis (redis-server) are skipped and named where these are
+# missing, and fail where CI=true.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# Tools come from a module of their own, so that users do not build them.
+TOOL := go tool -modfile=tools/go.mod
+# Packages to work on, for example `make test PKG=./internal/fold`.
+PKG ?= ./...
+# The binaries that `make build` leaves in bin/.
+BIN := bin
+# How long each fuzz target runs.
+FUZZTIME ?= 20s
+# Benchmarks to run, and how often each.
+BENCH ?= .
+COUNT ?= 1
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the commands into bin/
+	go build -trimpath -o $(BIN)/ ./cmd/...
+
+# The tools module holds the tests of deploy/. gotestsum ends with the skipped
+# tests, each with its reason, and the line "DONE n tests, m skipped".
+.PHONY: test
+test: ## Vet, then test with the race detector; lists what was skipped and why
+	go vet $(PKG)
+	go -C tools vet ./...
+	go -C tools test ./...
+	$(TOOL) gotestsum --format pkgname --format-hide-empty-pkg -- -race -timeout 15m $(PKG)
+
+.PHONY: race
+race: ## Test with the race detector, plainly
+	go test -race -timeout 15m $(PKG)
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME
+	@grep -rlE '^func Fuzz' --include='*_test.go' cmd internal | while read -r file; do \
+	  for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' "$$file"); do \
+	    echo "== $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
+	  done; \
+	done
+
+.PHONY: bench
+bench: ## Run benchmarks; BENCH selects, COUNT repeats
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(PKG)
+
+.PHONY: lint
+lint: ## Check the style and the import rules; the first run builds the linter
+	$(TOOL) golangci-lint run $(PKG)
+
+.PHONY: generate
+generate: ## Write generated files again
+	go generate ./...
+
+.PHONY: check-generated
+check-generated: generate ## Fail when generated files are out of date
+	@git diff --exit-code -- . || { echo 'generated files are out of date: run make generate and commit'; exit 1; }
+
+.PHONY: up
+up: ## Start Kafka, Redis, the consumer and the simulator in containers
+	docker compose up --build --detach --wait
+
+.PHONY: down
+down: ## Stop the containers and delete their data
+	docker compose down --volumes
+
+.PHONY: e2e
+e2e: ## Test the rooms that use real Kafka and Redis; skips nothing
+	CI=true go test -race -count=1 -timeout 20m $$(grep -rl 'internal/testenv"' --include='*_test.go' cmd internal | xargs -n 1 dirname | sort -u | sed 's|^|./|')
