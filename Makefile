@@ -13,6 +13,8 @@ TOOL := go tool -modfile=tools/go.mod
 PKG ?= ./...
 # The binaries that `make build` leaves in bin/.
 BIN := bin
+# The race detector needs a C compiler; without one Go switches cgo off.
+RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 # How long each fuzz target runs.
 FUZZTIME ?= 20s
 # Benchmarks to run, and how often each.
@@ -30,11 +32,12 @@ build: ## Build the commands into bin/
 # The tools module holds the tests of deploy/. gotestsum ends with the skipped
 # tests, each with its reason, and the line "DONE n tests, m skipped".
 .PHONY: test
-test: ## Vet, then test with the race detector; lists what was skipped and why
+test: ## Vet and test, with the race detector; lists what was skipped and why
 	go vet $(PKG)
 	go -C tools vet ./...
 	go -C tools test ./...
-	$(TOOL) gotestsum --format pkgname --format-hide-empty-pkg -- -race -timeout 15m $(PKG)
+	$(TOOL) gotestsum --format pkgname --format-hide-empty-pkg -- $(RACE) -timeout 15m $(PKG)
+	$(if $(RACE),,@echo 'skipped: the race detector, which needs a C compiler')
 
 .PHONY: race
 race: ## Test with the race detector, plainly
@@ -74,4 +77,4 @@ down: ## Stop the containers and delete their data
 
 .PHONY: e2e
 e2e: ## Test the rooms that use real Kafka and Redis; skips nothing
-	CI=true go test -race -count=1 -timeout 20m $$(grep -rl 'internal/testenv"' --include='*_test.go' cmd internal | xargs -n 1 dirname | sort -u | sed 's|^|./|')
+	CI=true go test $(RACE) -count=1 -timeout 20m $$(grep -rl 'internal/testenv"' --include='*_test.go' cmd internal | xargs -n 1 dirname | sort -u | sed 's|^|./|')

@@ -57,6 +57,7 @@ func produce(t *testing.T, broker, topic, value string) {
 }
 
 func TestSharedKafkaCarriesRecords(t *testing.T) {
+	t.Parallel()
 	kafka := testenv.SharedKafka(t)
 	if again := testenv.SharedKafka(t); again != kafka {
 		t.Error("a second call started a second broker")
@@ -85,6 +86,7 @@ func TestSharedKafkaCarriesRecords(t *testing.T) {
 }
 
 func TestKafkaKeepsRecordsOverKill(t *testing.T) {
+	t.Parallel()
 	kafka := testenv.Kafka(t, testenv.KafkaOptions{Properties: map[string]string{"num.partitions": "3"}})
 	kafka.CreateTopic(t, "orders", 1, nil)
 	produce(t, kafka.Addr(), "orders", "one")
