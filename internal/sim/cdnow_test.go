@@ -1,29 +1,13 @@
 package sim
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-)
 
-// dataFile is a file of the public data sets; the test is skipped without it.
-func dataFile(t *testing.T, name string) string {
-	t.Helper()
-	dir := os.Getenv("TIERSTREAM_DATA")
-	if dir == "" {
-		dir = "../../../shared/data"
-	}
-	path := filepath.Join(dir, name)
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("CI") != "" && os.Getenv("TIERSTREAM_DATA") != "" {
-			t.Fatalf("TIERSTREAM_DATA is set: %v", err)
-		}
-		t.Skipf("needs the public data sets, set TIERSTREAM_DATA: %v", err)
-	}
-	return path
-}
+	"github.com/tierstream/tierstream/internal/testenv"
+)
 
 func TestCDNOWTotals(t *testing.T) {
 	for _, c := range []struct {
@@ -38,7 +22,7 @@ func TestCDNOWTotals(t *testing.T) {
 		{"cdnow/CDNOW_sample.txt", 6_919, 2_357, 24_409_194, 8, "1997-01-01T12:00:00Z", "1998-06-30T12:00:00Z"},
 	} {
 		t.Run(c.file, func(t *testing.T) {
-			messages, err := ReadCDNOW(dataFile(t, c.file), nil)
+			messages, err := ReadCDNOW(filepath.Join(testenv.DataDir(t), c.file), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -59,12 +59,12 @@ func bytesOf(t testing.TB, c Config, n int) uint64 {
 
 func TestSameSeedGivesSameBytes(t *testing.T) {
 	c := small()
-	first := bytesOf(t, c, 20_000)
-	if again := bytesOf(t, c, 20_000); again != first {
+	first := bytesOf(t, c, 5_000)
+	if again := bytesOf(t, c, 5_000); again != first {
 		t.Errorf("two runs of one seed differ: %x, %x", first, again)
 	}
 	c.Seed++
-	if other := bytesOf(t, c, 20_000); other == first {
+	if other := bytesOf(t, c, 5_000); other == first {
 		t.Error("two seeds give the same bytes")
 	}
 }
@@ -188,7 +188,7 @@ func expectedRepeats(c Config, t float64) float64 {
 
 func TestRatesAndValuesFollowTheModel(t *testing.T) {
 	c := DefaultConfig()
-	c.Customers, c.Span, c.Later = 40_000, 24*time.Hour, 0
+	c.Customers, c.Span, c.Later = 12_000, 24*time.Hour, 0
 	c.SeasonAmplitude, c.WeekendFactor = 0, 1
 	c.ReferralShare, c.ForeignShare, c.DelayedShare = 0, 0, 0
 	c.Q = 6 // a finite fourth moment, so that the mean settles
@@ -230,9 +230,9 @@ func TestRatesAndValuesFollowTheModel(t *testing.T) {
 	if want := expectedRepeats(c, horizon); math.Abs(mean-want) > 4*se {
 		t.Errorf("%.4f repeat purchases, the model says %.4f ± %.4f", mean, want, 4*se)
 	}
-	// A first order's coefficient of variation is 0.65: 1.5 % are 4.6 standard
+	// A first order's coefficient of variation is 0.65: 2.5 % are 4.2 standard
 	// errors.
-	if mean, want := value/n, float64(c.TypicalOrder); math.Abs(mean/want-1) > 0.015 {
+	if mean, want := value/n, float64(c.TypicalOrder); math.Abs(mean/want-1) > 0.025 {
 		t.Errorf("mean first order %.1f, want %.1f", mean, want)
 	}
 }
