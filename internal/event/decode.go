@@ -675,26 +675,40 @@ func equalFold(b []byte, lower string) bool {
 }
 
 // isTraceparent accepts W3C Trace Context: version-trace-parent-flags in lower
-// case hex. Anything else is treated as absent, as that recommendation says.
+// case hex, neither ID all zeros. Anything else is treated as absent, as that
+// recommendation says.
 func isTraceparent(b []byte) bool {
 	if len(b) != 55 || b[2] != '-' || b[35] != '-' || b[52] != '-' {
 		return false
 	}
-	zero := true
-	for i, c := range b {
-		switch {
-		case i == 2 || i == 35 || i == 52:
-			if zero && i > 2 {
-				return false // the all-zero trace or parent ID
-			}
-			zero = true
+	version, trace, parent, flags := hexKind(b[:2]), hexKind(b[3:35]), hexKind(b[36:52]), hexKind(b[53:])
+	return (version|trace|parent|flags)&notHex == 0 && trace&parent&someBits != 0 && string(b[:2]) != "ff"
+}
+
+// Of a byte as a lower case hex digit: which it is.
+const (
+	someBits = 1 + iota // a digit other than 0
+	notHex              // none
+)
+
+var hexKinds = func() (kinds [256]uint8) {
+	for i := range kinds {
+		switch c := byte(i); {
 		case c >= '1' && c <= '9' || c >= 'a' && c <= 'f':
-			zero = false
+			kinds[i] = someBits
 		case c != '0':
-			return false
+			kinds[i] = notHex
 		}
 	}
-	return string(b[:2]) != "ff"
+	return kinds
+}()
+
+// hexKind joins the kinds of all bytes.
+func hexKind(b []byte) (kinds uint8) {
+	for _, c := range b {
+		kinds |= hexKinds[c]
+	}
+	return kinds
 }
 
 // quoted shows what was found to a person, shortened.

@@ -260,27 +260,39 @@ func (s *jsonScanner) digits() bool {
 	return true
 }
 
+// special marks the bytes at which reading a string must look closer: its end,
+// escapes, control characters, and what is not ASCII.
+var special = func() (marks [256]bool) {
+	for i := range marks {
+		marks[i] = i < 0x20 || i == '"' || i == '\\' || i >= utf8.RuneSelf
+	}
+	return marks
+}()
+
 // text reads the string at pos. It is a part of data, or of scratch if it had
 // escapes.
 func (s *jsonScanner) text() ([]byte, bool) {
 	s.pos++
 	begin, ascii := s.pos, true
-	for i := begin; i < len(s.data); i++ {
-		switch c := s.data[i]; {
+	for i, c := range s.data[begin:] {
+		if !special[c] {
+			continue
+		}
+		switch {
 		case c == '"':
-			text := s.data[begin:i]
-			s.pos = i + 1
+			text := s.data[begin : begin+i]
+			s.pos = begin + i + 1
 			if !ascii && !utf8.Valid(text) {
 				return nil, s.fail("a string is not UTF-8")
 			}
 			return text, true
 		case c == '\\':
-			s.pos = i
+			s.pos = begin + i
 			return s.escaped(begin)
 		case c < 0x20:
-			s.pos = i
+			s.pos = begin + i
 			return nil, s.fail("a control character in a string")
-		case c >= utf8.RuneSelf:
+		default:
 			ascii = false
 		}
 	}
