@@ -44,13 +44,16 @@ type Message struct {
 
 	Topic Topic
 
-	// At is when the message reaches the log, Unix milliseconds, in model time.
+	// At is when the message reaches the log, Unix milliseconds.
 	// It never goes back from one message to the next. It is the event's time,
 	// but for purchases whose record is delayed and for bad times.
 	At int64
 
 	// Code is what a consumer must make of the message: Applied for a sound one,
-	// else the code of the fault put into it.
+	// else the code of the fault put into it. A purchase that reaches the log
+	// after its time is tagged Late, which a consumer confirms only when it has
+	// something newer of the customer; a cancellation that overtakes its order is
+	// tagged Waiting.
 	Code event.Code
 }
 

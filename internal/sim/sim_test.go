@@ -59,12 +59,12 @@ func bytesOf(t testing.TB, c Config, n int) uint64 {
 
 func TestSameSeedGivesSameBytes(t *testing.T) {
 	c := small()
-	first := bytesOf(t, c, 5_000)
-	if again := bytesOf(t, c, 5_000); again != first {
+	first := bytesOf(t, c, 3_000)
+	if again := bytesOf(t, c, 3_000); again != first {
 		t.Errorf("two runs of one seed differ: %x, %x", first, again)
 	}
 	c.Seed++
-	if other := bytesOf(t, c, 5_000); other == first {
+	if other := bytesOf(t, c, 3_000); other == first {
 		t.Error("two seeds give the same bytes")
 	}
 }
