@@ -33,6 +33,19 @@ func TestNumbersThatAreStoredNeverChange(t *testing.T) {
 	}
 }
 
+func TestTypesHaveShortNames(t *testing.T) {
+	for typ := Purchase; typ <= Cost; typ++ {
+		if got, ok := ParseType(typ.String()); !ok || got != typ {
+			t.Errorf("%s: %d, %t", typ, got, ok)
+		}
+	}
+	for _, name := range []string{"", "Purchase", "merge", Purchase.URI()} {
+		if got, ok := ParseType(name); ok {
+			t.Errorf("%q is %s", name, got)
+		}
+	}
+}
+
 func TestWordsBelongToOneType(t *testing.T) {
 	for s := Opened; s <= Reversed; s++ {
 		for typ := Purchase; typ <= Cost; typ++ {

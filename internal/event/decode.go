@@ -648,6 +648,9 @@ func isStructured(mediaType []byte) bool {
 // media type at all.
 func isJSON(mediaType []byte) bool {
 	const suffix = "+json"
+	if string(mediaType) == typeJSON { // as nearly all records have it
+		return true
+	}
 	m := bare(mediaType)
 	return len(m) == 0 || equalFold(m, typeJSON) ||
 		len(m) > len(suffix) && equalFold(m[len(m)-len(suffix):], suffix)

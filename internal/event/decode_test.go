@@ -209,6 +209,10 @@ func TestDecodeRefuses(t *testing.T) {
 		{"an envelope that is no object", record(`[]`, structured), Malformed, ""},
 		{"an attribute twice", record(envelope(`,"id":"e2","data":`+goodData), structured), Malformed, ""},
 		{"data twice over", record(envelope(`,"data":{},"data_base64":"e30="`), structured), Malformed, "data"},
+		{"base64 that is a number", record(envelope(`,"data_base64":7`), structured), Malformed, "data_base64"},
+		{"a content type that is a number", record(envelope(`,"datacontenttype":7,"data":{}`), structured), Malformed, "datacontenttype"},
+		{"a content type twice", &Message{Value: []byte(goodData), Timestamp: recordTime,
+			Headers: append(record("").Headers, Header{"content-type", []byte("application/json")})}, Malformed, "content-type"},
 		{"not base64", record(envelope(`,"data_base64":"###"`), structured), Malformed, "data_base64"},
 		{"msgpack outside of base64", record(envelope(`,"datacontenttype":"application/msgpack","data":{}`), structured), Malformed, "datacontenttype"},
 		{"an attribute of a wrong type", record(`{"specversion":"1.0","type":7,"data":{}}`, structured), WrongType, "type"},
@@ -566,6 +570,28 @@ func BenchmarkDecodePurchase(b *testing.B) {
 				var ev Event
 				if r := d.Decode(m, &ev); r != nil {
 					b.Fatal(r)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkContentHash(b *testing.B) {
+	e := Examples()[0]
+	b.ReportAllocs()
+	for b.Loop() {
+		ContentHash(&e)
+	}
+}
+
+func BenchmarkEncodePurchase(b *testing.B) {
+	e := Examples()[0]
+	for _, f := range Formats {
+		b.Run(f.String(), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := Encode(&e, f); err != nil {
+					b.Fatal(err)
 				}
 			}
 		})
