@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	_ "time/tzdata" // for --zone, where the system has no zone data
 
 	"github.com/alecthomas/kong"
 )
@@ -45,7 +46,7 @@ A first look, without any Kafka:
 
 Two million events of history, as fast as possible:
 
-  producer-sim generate --brokers localhost:9092 --create-topics --start 2024-01-01 --customers 200000 --events 2000000
+  producer-sim generate --brokers localhost:9092 --create-topics --start 2023-01-01 --customers 200000 --events 2000000
 
 A month of history, then 20 events a second in real time until Ctrl-C:
 

@@ -184,7 +184,7 @@ func (g *Generator) aftermath(c *customer, o *order, t int64) {
 	if g.chance(g.cfg.ReferralShare) {
 		g.at(t, g.wait(5*day), func(t int64) { g.invite(c, t) })
 	}
-	if g.chance(0.25) {
+	if g.chance(0.1) {
 		g.at(t, g.wait(30*day), func(t int64) {
 			g.cost(c.id, Referrals, t, event.Marketing, g.around(0.03))
 		})

@@ -192,8 +192,10 @@ type LiveConfig struct {
 	Sim  sim.Config
 	From time.Time // zero: now
 
-	// To repeat a run byte for byte, and to go on with one after a restart, give
-	// the same Sim, From and LiveRate.
+	// To repeat a run byte for byte, give the same Sim, From and LiveRate. To go on
+	// with one after a restart, give SkipUntil besides, a little before the newest
+	// event in the topics: what is then sent again is a plain duplicate. To start
+	// another one into the same topics, give another Sim.Prefix.
 	LiveRate    float64 // messages per second of wall time
 	CatchUpRate float64 // messages per second until wall time is reached; 0: as fast as possible
 
