@@ -3,7 +3,9 @@ package testenv
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	_ "embed"
+	"encoding/base64"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -40,17 +42,18 @@ type KafkaServer struct{ service }
 
 // StartKafka starts a broker and returns when it answers. Of ctx only the
 // start depends, not the life of the broker. The caller must call Stop. The
-// first start on a machine fetches the broker with Maven. The error is a
-// *[MissingError] when the machine lacks a program.
-func StartKafka(ctx context.Context, options KafkaOptions) (_ *KafkaServer, err error) {
-	java, err := program("java", "a Java runtime, version 17 or later")
+// first start on a machine fetches the broker with Maven, which takes a
+// minute. The error is a *[MissingError] when the machine lacks a program.
+func StartKafka(ctx context.Context, options KafkaOptions) (*KafkaServer, error) {
+	kafka, err := installKafka(ctx)
 	if err != nil {
 		return nil, err
 	}
-	jars, err := kafkaJars(ctx)
-	if err != nil {
-		return nil, err
-	}
+	return kafka.start(ctx, options)
+}
+
+// start is StartKafka with further flags of the Java machine.
+func (i *installation) start(ctx context.Context, options KafkaOptions, flags ...string) (_ *KafkaServer, err error) {
 	k := &KafkaServer{service{name: "Kafka"}}
 	defer func() {
 		if err != nil {
@@ -91,22 +94,18 @@ func StartKafka(ctx context.Context, options KafkaOptions) (_ *KafkaServer, err 
 		return nil, err
 	}
 
+	if err := i.format(filepath.Join(k.dir, "data")); err != nil {
+		return nil, err
+	}
 	heap := options.Heap
 	if heap == "" {
 		heap = "512m"
 	}
-	arguments := []string{"-Xmx" + heap, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", filepath.Join(jars, "*")}
 	if !options.Throughput {
-		arguments = append([]string{"-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"}, arguments...)
+		flags = append(flags, soonReady...)
 	}
-	if _, err := os.Stat(filepath.Join(k.dir, "data", "meta.properties")); errors.Is(err, os.ErrNotExist) {
-		if _, err := KafkaTool(ctx, "kafka.tools.StorageTool", "format", "-t", clusterID(), "-c", file); err != nil {
-			return nil, err
-		}
-	}
-	k.command = func() *exec.Cmd {
-		return exec.Command(java, append(slices.Clone(arguments), "kafka.Kafka", file)...)
-	}
+	flags = append(flags, "-Xmx"+heap)
+	k.command = func() *exec.Cmd { return exec.Command(i.java, i.arguments(flags, "kafka.Kafka", file)...) }
 	k.ready = k.answers
 	if err := k.start(ctx); err != nil {
 		return nil, err
@@ -155,18 +154,39 @@ func (k *KafkaServer) CreateTopic(tb testing.TB, topic string, partitions int32,
 // "org.apache.kafka.tools.GetOffsetShell", and returns what it printed. What
 // it logged is part of the error. It ends with ctx.
 func KafkaTool(ctx context.Context, class string, arguments ...string) ([]byte, error) {
-	java, err := program("java", "a Java runtime, version 17 or later")
+	kafka, err := installKafka(ctx)
 	if err != nil {
 		return nil, err
 	}
-	jars, err := kafkaJars(ctx)
-	if err != nil {
-		return nil, err
+	return kafka.tool(ctx, class, arguments...)
+}
+
+// installation is a folder with what a broker needs.
+type installation struct {
+	java string // path of the program
+	home string // libs/, formatted/, classes.jsa
+}
+
+// soonReady are flags for a Java machine that lives for seconds.
+var soonReady = []string{"-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"}
+
+// arguments are those of java for one of Kafka's classes. The archive of
+// loaded classes halves the work of a start; Java ignores another Java's.
+func (i *installation) arguments(flags []string, class string, arguments ...string) []string {
+	if _, err := os.Stat(i.archive()); err == nil {
+		flags = append(slices.Clip(flags), "-XX:SharedArchiveFile="+i.archive())
 	}
-	command := exec.CommandContext(ctx, java, append([]string{
-		"-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m",
+	return slices.Concat(flags, []string{
+		"-Xlog:disable", "-Xlog:all=error:stderr", // else warnings about the archive go to stdout
 		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-		"-cp", filepath.Join(jars, "*"), class}, arguments...)...)
+		"-cp", filepath.Join(i.home, "libs", "*"), class}, arguments)
+}
+
+func (i *installation) archive() string { return filepath.Join(i.home, "classes.jsa") }
+
+func (i *installation) tool(ctx context.Context, class string, arguments ...string) ([]byte, error) {
+	flags := append(slices.Clone(soonReady), "-Xmx256m")
+	command := exec.CommandContext(ctx, i.java, i.arguments(flags, class, arguments...)...)
 	var stdout, stderr bytes.Buffer
 	command.Stdout, command.Stderr = &stdout, &stderr
 	if err := command.Run(); err != nil {
@@ -175,60 +195,125 @@ func KafkaTool(ctx context.Context, class string, arguments ...string) ([]byte, 
 	return stdout.Bytes(), nil
 }
 
+// format makes the folder that of a broker in a new cluster, unless it is that
+// of a broker already. It does what StorageTool does, without the second that
+// a Java machine takes: the features of the version are copied, the
+// identities are new.
+func (i *installation) format(data string) error {
+	meta := filepath.Join(data, "meta.properties")
+	if _, err := os.Stat(meta); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.CopyFS(data, os.DirFS(filepath.Join(i.home, "formatted"))); err != nil {
+		return fmt.Errorf("formatting %s: %w", data, err)
+	}
+	return os.WriteFile(meta, formatProperties(map[string]string{
+		"version": "1", "node.id": "1", "cluster.id": kafkaID(), "directory.id": kafkaID()}), 0o644)
+}
+
 //go:embed kafka/pom.xml
 var kafkaPOM []byte
 
-// kafkaJars returns the folder with the broker's jars, fetching them with
-// Maven when this user has not got them yet. Processes that come at the same
-// time wait for the one that fetches.
-func kafkaJars(ctx context.Context) (string, error) {
+// installKafka returns this user's installation, which it makes when there is
+// none. Processes that come at the same time wait for the one that makes it.
+func installKafka(ctx context.Context) (*installation, error) {
 	var pom struct {
 		Version string `xml:"properties>kafka.version"`
 	}
 	if err := xml.Unmarshal(kafkaPOM, &pom); err != nil {
-		return "", fmt.Errorf("reading pom.xml: %w", err)
+		return nil, fmt.Errorf("reading pom.xml: %w", err)
+	}
+	java, err := program("java", "a Java runtime, version 17 or later,")
+	if err != nil {
+		return nil, err
 	}
 	cache, err := cacheDir("")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	jars := filepath.Join(cache, "kafka-"+pom.Version)
-	if _, err := os.Stat(jars); err == nil {
-		return jars, nil
+	i := &installation{java: java, home: filepath.Join(cache, "kafka-"+pom.Version)}
+	complete := filepath.Join(i.home, "complete") // the last file that is written
+	if _, err := os.Stat(complete); err == nil {
+		return i, nil
 	}
-
-	mvn, err := program("mvn", "Maven")
+	unlock, err := lock(ctx, i.home+".lock")
 	if err != nil {
-		return "", err
-	}
-	unlock, err := lock(ctx, jars+".lock")
-	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer unlock()
-	if _, err := os.Stat(jars); err == nil { // another process was first
-		return jars, nil
+	if _, err := os.Stat(complete); err == nil { // another process was first
+		return i, nil
 	}
-	work, err := os.MkdirTemp(cache, "fetch-")
+	if err := i.fetch(ctx, pom.Version); err != nil {
+		return nil, err
+	}
+	if err := i.prepare(ctx); err != nil {
+		return nil, fmt.Errorf("preparing Kafka: %w", err)
+	}
+	return i, os.WriteFile(complete, nil, 0o644)
+}
+
+// fetch fills libs/ with Maven.
+func (i *installation) fetch(ctx context.Context, version string) error {
+	mvn, err := program("mvn", "Maven (mvn)")
 	if err != nil {
-		return "", err
+		return err
 	}
-	defer os.RemoveAll(work)
-	file := filepath.Join(work, "pom.xml")
+	if err := os.RemoveAll(i.home); err != nil { // what an interrupted process left
+		return err
+	}
+	if err := os.MkdirAll(i.home, 0o755); err != nil {
+		return err
+	}
+	file := filepath.Join(i.home, "pom.xml")
 	if err := os.WriteFile(file, kafkaPOM, 0o644); err != nil {
-		return "", err
+		return err
 	}
-	fetched := filepath.Join(work, "jars")
 	command := exec.CommandContext(ctx, mvn, "-q", "-B", "-f", file, "dependency:copy-dependencies",
-		"-DoutputDirectory="+fetched, "-DincludeScope=runtime")
+		"-DoutputDirectory="+filepath.Join(i.home, "libs"), "-DincludeScope=runtime")
 	if output, err := command.CombinedOutput(); err != nil {
-		return "", &MissingError{
-			What:  "Kafka " + pom.Version + " (Maven could not fetch it)",
+		return &MissingError{
+			What:  "Kafka " + version + ", which Maven could not fetch",
 			Cause: fmt.Errorf("%w\n%s", err, output),
 		}
 	}
-	// The folder appears whole or not at all.
-	return jars, os.Rename(fetched, jars)
+	return nil
+}
+
+// prepare makes formatted/, the empty data folder of this version without its
+// identities, and the archive of the classes that a broker loads.
+func (i *installation) prepare(ctx context.Context) error {
+	file := filepath.Join(i.home, "format.properties")
+	formatted := filepath.Join(i.home, "formatted")
+	if err := os.WriteFile(file, formatProperties(map[string]string{
+		"process.roles":             "broker,controller",
+		"node.id":                   "1",
+		"controller.quorum.voters":  "1@127.0.0.1:1", // not part of the result, nor is the next
+		"listeners":                 "PLAINTEXT://127.0.0.1:2,CONTROLLER://127.0.0.1:1",
+		"controller.listener.names": "CONTROLLER",
+		"log.dirs":                  formatted,
+	}), 0o644); err != nil {
+		return err
+	}
+	if _, err := i.tool(ctx, "kafka.tools.StorageTool", "format", "-t", kafkaID(), "-c", file); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(formatted, "meta.properties")); err != nil {
+		return err
+	}
+
+	making := i.archive() + ".new"
+	k, err := i.start(ctx, KafkaOptions{}, "-XX:ArchiveClassesAtExit="+making)
+	if err != nil {
+		// A Java that cannot write archives works without one. Whatever else
+		// was wrong, the next start says.
+		return ctx.Err()
+	}
+	err = errors.Join(k.process.stop(), k.Stop())
+	if renamed := os.Rename(making, i.archive()); !errors.Is(renamed, os.ErrNotExist) {
+		err = errors.Join(err, renamed)
+	}
+	return err
 }
 
 // formatProperties writes a Java properties file in the order of the keys.
@@ -239,4 +324,12 @@ func formatProperties(properties map[string]string) []byte {
 		fmt.Fprintf(&b, "%s=%s\n", key, strings.ReplaceAll(properties[key], `\`, `\\`))
 	}
 	return b.Bytes()
+}
+
+// kafkaID is a random UUID as Kafka writes one: 16 bytes in URL-safe base 64.
+func kafkaID() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	id[0] &= 0x7f           // no leading '-', which would read as an option
+	return base64.RawURLEncoding.EncodeToString(id[:])
 }

@@ -24,8 +24,6 @@ package testenv
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -261,12 +259,4 @@ func (s *service) place(dir string, ports int) (err error) {
 		s.ports = append(s.ports, p)
 	}
 	return nil
-}
-
-// clusterID is a random UUID as Kafka writes one: 16 bytes in URL-safe base 64.
-func clusterID() string {
-	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails
-	id[0] &= 0x7f           // no leading '-', which would read as an option
-	return base64.RawURLEncoding.EncodeToString(id[:])
 }
