@@ -430,6 +430,14 @@ func TestRefusedRecordStillSaysWhoseItIs(t *testing.T) {
 	}
 }
 
+func TestHalfAnEnvelopeSaysNothing(t *testing.T) {
+	var ev Event
+	m := record(`{"specversion":"1.0","subject":"c1","id":"e1","id":"e2"}`, "content-type=application/cloudevents+json")
+	if r := NewDecoder(Limits{}).Decode(m, &ev); r == nil || r.Code != Malformed || ev != (Event{}) {
+		t.Errorf("%v, understood %+v", r, ev)
+	}
+}
+
 func TestKeyMatchesOnlyTheSubject(t *testing.T) {
 	for key, want := range map[string]bool{"c1": true, "C1": false, "c1 ": false, "": false, "c": false} {
 		if got := KeyMatches(&Message{Key: []byte(key)}, &Event{Customer: "c1"}); got != want {

@@ -53,7 +53,9 @@ func TestConvert(t *testing.T) {
 		{1, "JPY", "1", "CLF", 10000},
 		{math.MaxInt64, "EUR", "1", "EUR", math.MaxInt64},
 		{math.MinInt64 + 1, "EUR", "1", "EUR", math.MinInt64 + 1},
-		{math.MaxInt64, "CLF", "0.00000000000000001", "JPY", 0}, // 0.0092
+		{math.MaxInt64, "CLF", "0.00000000000000001", "JPY", 0},       // 0.0092
+		{5000000000000000000, "CLF", "0.00000000000000100", "JPY", 0}, // 0.5: to even
+		{5000000000000000001, "CLF", "0.00000000000000100", "JPY", 1}, // just above
 	} {
 		got, err := Convert(c.amount, c.from, c.rate, c.to)
 		if err != nil || got != c.want {
