@@ -142,7 +142,7 @@ func Run(ctx context.Context, cfg RunConfig) error {
 
 	// Flush is cut short only by sending, and then records are missing below.
 	_ = cfg.Client.Flush(sending)
-	if cause := context.Cause(run); cause != nil && cause != context.Cause(ctx) {
+	if cause := context.Cause(run); cause != nil && !errors.Is(cause, context.Cause(ctx)) {
 		return cause
 	}
 	if missing := n - acked.Load(); missing > 0 {
