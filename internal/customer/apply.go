@@ -205,7 +205,7 @@ func (a *application) purchase() (event.Code, string) {
 		return event.BadAmount, amountField(ev.Type)
 	}
 
-	at, _ := slices.BinarySearchFunc(a.Orders, &o, func(p Order, o *Order) int { return compare(p.Time, p.Hash, o.Time, o.Hash) })
+	at, _ := slices.BinarySearchFunc(a.Orders, stamp{o.Time, o.Hash}, func(p Order, s stamp) int { return compare(p.Time, p.Hash, s.time, s.hash) })
 	a.Orders = slices.Insert(a.Orders, at, o)
 	a.Purchases++
 	a.resolve(&a.Orders[at])
@@ -258,7 +258,7 @@ func (a *application) giveBack() (event.Code, string) {
 		return code, field
 	}
 	w := Waiting{Time: ev.Time, Hash: key, Order: order, Content: a.content, Currency: currency, Amount: ev.Amount}
-	at, _ := slices.BinarySearchFunc(a.Waiting, &w, func(v Waiting, w *Waiting) int { return compare(v.Time, v.Hash, w.Time, w.Hash) })
+	at, _ := slices.BinarySearchFunc(a.Waiting, stamp{w.Time, w.Hash}, func(v Waiting, s stamp) int { return compare(v.Time, v.Hash, s.time, s.hash) })
 	a.Waiting = slices.Insert(a.Waiting, at, w)
 	a.remember(key)
 	return event.Waiting, ""
@@ -578,6 +578,12 @@ func (a *application) remember(hash uint64) {
 // forget removes all IDs under which an event of this time and content came.
 func (fs *Facts) forget(t int64, content uint32) {
 	fs.Seen = slices.DeleteFunc(fs.Seen, func(s Seen) bool { return s.Time == t && s.Content == content })
+}
+
+// stamp is what sorted lists are sorted by.
+type stamp struct {
+	time int64
+	hash uint64
 }
 
 // compare orders by (time, hash).

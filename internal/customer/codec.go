@@ -1,6 +1,7 @@
 package customer
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -54,7 +55,7 @@ const (
 	referralFields  = 6
 	answerFields    = 4
 	costsFields     = 4
-	oldFields       = 22
+	oldFields       = 23
 	bucketFields    = 5
 	standingFields  = 4
 )
@@ -308,7 +309,8 @@ func (d *reader) record(r *Record) {
 		d.fail(errType)
 		return
 	}
-	r.Seq = d.wide(8, 0)
+	r.Seq = binary.BigEndian.Uint64(d.b[d.i+1:])
+	d.i = headBytes
 	r.Due = d.int()
 	d.facts(&r.Facts)
 

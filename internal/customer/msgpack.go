@@ -106,88 +106,99 @@ func (r *reader) fail(err error) {
 	}
 }
 
-// wide reads the n big-endian bytes after a code that needs at least min.
-func (r *reader) wide(n int, min uint64) uint64 {
-	if len(r.b)-r.i < 1+n {
+func (r *reader) uint() uint64 {
+	if r.i < len(r.b) && r.b[r.i] <= posFixMax {
+		r.i++
+		return uint64(r.b[r.i-1])
+	}
+	return r.wide()
+}
+
+// wide reads an unsigned number that has a code before it.
+func (r *reader) wide() uint64 {
+	p := r.b[r.i:]
+	if len(p) == 0 {
 		r.fail(errTruncated)
 		return 0
 	}
-	p := r.b[r.i+1:]
-	var v uint64
-	switch n {
-	case 1:
-		v = uint64(p[0])
-	case 2:
-		v = uint64(binary.BigEndian.Uint16(p))
-	case 4:
-		v = uint64(binary.BigEndian.Uint32(p))
+	var v, least uint64 // least is the smallest number that needs the width
+	var n int
+	switch p[0] {
+	case codeUint64:
+		if n = 9; len(p) >= 9 {
+			v, least = binary.BigEndian.Uint64(p[1:]), math.MaxUint32+1
+		}
+	case codeUint32:
+		if n = 5; len(p) >= 5 {
+			v, least = uint64(binary.BigEndian.Uint32(p[1:])), math.MaxUint16+1
+		}
+	case codeUint16:
+		if n = 3; len(p) >= 3 {
+			v, least = uint64(binary.BigEndian.Uint16(p[1:])), math.MaxUint8+1
+		}
+	case codeUint8:
+		if n = 2; len(p) >= 2 {
+			v, least = uint64(p[1]), posFixMax+1
+		}
 	default:
-		v = binary.BigEndian.Uint64(p)
+		r.fail(errType)
+		return 0
 	}
-	if v < min {
+	switch {
+	case len(p) < n:
+		r.fail(errTruncated)
+		return 0
+	case v < least:
 		r.fail(errWidth)
 		return 0
 	}
-	r.i += 1 + n
+	r.i += n
 	return v
 }
 
-func (r *reader) uint() uint64 {
-	if r.i >= len(r.b) {
-		r.fail(errTruncated)
-		return 0
-	}
-	switch c := r.b[r.i]; {
-	case c <= posFixMax:
-		r.i++
-		return uint64(c)
-	case c == codeUint8:
-		return r.wide(1, math.MaxInt8+1)
-	case c == codeUint16:
-		return r.wide(2, math.MaxUint8+1)
-	case c == codeUint32:
-		return r.wide(4, math.MaxUint16+1)
-	case c == codeUint64:
-		return r.wide(8, math.MaxUint32+1)
-	}
-	r.fail(errType)
-	return 0
-}
-
 func (r *reader) int() int64 {
-	if r.i >= len(r.b) {
-		r.fail(errTruncated)
-		return 0
-	}
-	var v, below int64 // a negative number must be below what a narrower form holds
-	at := r.i
-	switch c := r.b[r.i]; c {
-	case codeInt8:
-		v, below = int64(int8(r.wide(1, 0))), -32
-	case codeInt16:
-		v, below = int64(int16(r.wide(2, 0))), math.MinInt8
-	case codeInt32:
-		v, below = int64(int32(r.wide(4, 0))), math.MinInt16
-	case codeInt64:
-		v, below = int64(r.wide(8, 0)), math.MinInt32
-	default:
-		if c >= negFixMin {
+	if r.i < len(r.b) {
+		switch c := r.b[r.i]; {
+		case c <= posFixMax || c >= negFixMin:
 			r.i++
 			return int64(int8(c))
+		case c >= codeInt8 && c <= codeInt64:
+			return r.negative()
 		}
-		u := r.uint()
-		if u > math.MaxInt64 {
-			r.i = at
-			r.fail(errRange)
-			return 0
-		}
-		return int64(u)
 	}
-	if v >= below && r.err == nil {
-		r.i = at
+	v := r.wide()
+	if v > math.MaxInt64 {
+		r.fail(errRange)
+		return 0
+	}
+	return int64(v)
+}
+
+// negative reads a signed number that has a code before it. Those forms are
+// for negative numbers only.
+func (r *reader) negative() int64 {
+	p := r.b[r.i:]
+	var v, narrow int64 // narrow is the least number that a narrower form holds
+	n := 1 + 1<<(p[0]-codeInt8)
+	if len(p) < n {
+		r.fail(errTruncated)
+		return 0
+	}
+	switch p[0] {
+	case codeInt8:
+		v, narrow = int64(int8(p[1])), -32
+	case codeInt16:
+		v, narrow = int64(int16(binary.BigEndian.Uint16(p[1:]))), math.MinInt8
+	case codeInt32:
+		v, narrow = int64(int32(binary.BigEndian.Uint32(p[1:]))), math.MinInt16
+	default:
+		v, narrow = int64(binary.BigEndian.Uint64(p[1:])), math.MinInt32
+	}
+	if v >= narrow {
 		r.fail(errWidth)
 		return 0
 	}
+	r.i += n
 	return v
 }
 
@@ -220,23 +231,31 @@ func (r *reader) array() int {
 		r.fail(errTruncated)
 		return 0
 	}
-	var n uint64
-	switch c := r.b[r.i]; {
+	var n, least int
+	p := r.b[r.i:]
+	switch c := p[0]; {
 	case c >= fixArray && c <= fixArrayTo:
-		n = uint64(c & 0x0f)
+		n = int(c & 0x0f)
 		r.i++
-	case c == codeArr16:
-		n = r.wide(2, 16)
-	case c == codeArr32:
-		n = r.wide(4, math.MaxUint16+1)
+	case c == codeArr16 && len(p) >= 3:
+		n, least = int(binary.BigEndian.Uint16(p[1:])), 16
+		r.i += 3
+	case c == codeArr32 && len(p) >= 5:
+		n, least = int(binary.BigEndian.Uint32(p[1:])), math.MaxUint16+1
+		r.i += 5
 	default:
 		r.fail(errType)
+		return 0
 	}
-	if n > uint64(len(r.b)-r.i) {
+	if n < least {
+		r.fail(errWidth)
+		return 0
+	}
+	if n > len(r.b)-r.i {
 		r.fail(errTruncated)
 		return 0
 	}
-	return int(n)
+	return n
 }
 
 // exactly reads the head of an array of n values.
