@@ -1,0 +1,47 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// Open makes a client for an address: host:port, or a redis:// or rediss://
+// URL. password, when not empty, overrides the address's. The client does not
+// retry by itself (a batch knows whether it is already there) and reads from
+// the primary.
+func Open(address, password string) (redis.UniversalClient, error) {
+	o := &redis.Options{Addr: address}
+	if strings.Contains(address, "://") {
+		var err error
+		if o, err = redis.ParseURL(address); err != nil {
+			return nil, fmt.Errorf("reading the Redis address: not a redis:// URL") // the error would print a password
+		}
+	}
+	if password != "" {
+		o.Password = password
+	}
+	o.MaxRetries = -1
+	o.ReadBufferSize, o.WriteBufferSize = 256<<10, 256<<10
+	// A batch of some megabytes, on a Redis that is busy writing its log.
+	o.ReadTimeout, o.WriteTimeout = 10*time.Second, 10*time.Second
+	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	return redis.NewClient(o), nil
+}
+
+// Reach says in one sentence that Redis does not answer.
+func Reach(ctx context.Context, rdb redis.UniversalClient, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := rdb.Ping(ctx).Err(); err != nil {
+		if i := strings.LastIndex(address, "@"); i >= 0 {
+			address = address[i+1:]
+		}
+		return fmt.Errorf("no Redis answers at %s: %w", address, err)
+	}
+	return nil
+}
