@@ -1,0 +1,202 @@
+package scoring
+
+import "github.com/tierstream/tierstream/internal/scoring/dmath"
+
+// maxPeriods bounds Model's discount_periods, so that a forecast needs no heap.
+const maxPeriods = 12
+
+// purchaseModel is a fitted MBG/NBD or BG/NBD: purchases come at a rate that
+// is gamma distributed over customers (shape r, rate alpha in days), and after
+// a purchase a customer drops out with a probability that is beta distributed
+// (a, b). In the MBG/NBD (Batislam, Denizel, Filiztekin 2007) the first
+// purchase can be the last one too; in the BG/NBD (Fader, Hardie, Lee 2005)
+// it cannot.
+//
+// The customer's data are x repeat purchase days, tx days from first to last,
+// T days of age.
+type purchaseModel struct {
+	r, alpha, a, b float64
+	afterFirst     bool // drop-out possible after the first purchase: MBG/NBD
+}
+
+// alive returns P(alive): MBG/NBD 1/(1 + a/(b+x)·((alpha+T)/(alpha+tx))^(r+x))
+// (Batislam et al. 2007), BG/NBD the same with b+x−1, and 1 for x = 0 (Hardie,
+// note 021). The power is taken in logarithms, so it overflows to a plain 0.
+func (p *purchaseModel) alive(x, tx, T float64) float64 {
+	bx := p.b + x
+	if !p.afterFirst {
+		if x == 0 {
+			return 1
+		}
+		bx--
+	}
+	u := float64((p.r + x) * dmath.Log1p((T-tx)/(p.alpha+tx)))
+	return 1 / (1 + float64(p.a/bx*dmath.Exp(u)))
+}
+
+// expected fills out[i] with the purchase days expected within horizon[i] days
+// after T, of a customer who is alive at T: E[X(T, T+t)]/P(alive). Horizons
+// ascend and are at most maxPeriods many.
+//
+// Published (Fader et al. 2005 eq. 10; Batislam et al. 2007) it is
+//
+//	c/(a−1)·[1 − (1−z)^(r+x)·F(r+x, q'; c; z)],  z = t/(alpha+T+t),
+//
+// which is ∞·0 for large x and 0/0 at a = 1. Euler's transformation of F and
+// the division of the series by e = a−1 give the form used here:
+//
+//	−c·expm1(eL)/e − exp(eL)·S,  L = ln(1−z),
+//	S = Σ_{k≥1} (a)_{k−1} (q)_k / ((c+1)_{k−1} k!)·zᵏ
+//
+// with c = a+b+x, q = a+b−r (BG/NBD: both less 1). The terms of S share their
+// coefficients between horizons.
+func (p *purchaseModel) expected(x, T float64, horizon, out []float64) {
+	e, c, q := p.a-1, p.a+p.b+x, p.a+p.b-p.r
+	if !p.afterFirst {
+		c, q = c-1, q-1
+	}
+	var z, S [maxPeriods]float64
+	n := len(horizon)
+	direct := 0 // horizons for which the series in z is summed
+	base := p.alpha + T
+	for i, t := range horizon {
+		z[i] = t / (base + t)
+		if z[i] <= seriesLimit || p.r+x >= 20 {
+			direct = i + 1
+		}
+	}
+	if direct > 0 {
+		p.series(c, q, z[:direct], S[:direct])
+	}
+	if direct < n {
+		p.continued(c, q, z[direct:n], S[direct:n])
+	}
+	for i, t := range horizon {
+		l := -dmath.Log1p(t / base)
+		growth := -l
+		shrink := 1.0
+		if e != 0 {
+			growth = -dmath.Expm1(float64(e*l)) / e
+			shrink = dmath.Exp(float64(e * l))
+		}
+		out[i] = float64(c*growth) - float64(shrink*S[i])
+	}
+}
+
+const (
+	// The series needs about 34/−ln z terms: 330 at the limit. Above it, it is
+	// continued, unless r+x makes its coefficients fall fast by themselves.
+	seriesLimit = 0.9
+	// Terms below this part of the sum end a series. What is left out is at
+	// most ten times as much at the limit.
+	negligible = 1e-16
+	// A backstop for parameters at the bounds of validation; the sums end long
+	// before it.
+	maxTerms = 200_000
+)
+
+// series sums S at each z; z ascends, so the last one converges last.
+func (p *purchaseModel) series(c, q float64, z, S []float64) {
+	var power [maxPeriods]float64
+	last := len(z) - 1
+	coefficient := q
+	for i, zi := range z {
+		power[i] = zi
+		S[i] = float64(q * zi)
+	}
+	for k := 1.0; k < maxTerms; k++ {
+		coefficient *= float64((p.a+k-1)*(q+k)) / float64((c+k)*(k+1))
+		for i, zi := range z {
+			power[i] *= zi
+			S[i] += float64(coefficient * power[i])
+		}
+		term := float64(coefficient * power[last])
+		if limit := negligible * S[last]; -limit <= term && term <= limit || limit <= term && term <= -limit {
+			return
+		}
+	}
+}
+
+// continued computes S for z above seriesLimit by analytic continuation: value
+// and slope at 3/4 by the series, then Taylor steps towards 1 that halve the
+// distance. S solves the hypergeometric equation
+//
+//	z(1−z)S″ + (c − (e+q+1)z)S′ − eqS = cq,
+//
+// whose Taylor coefficients about z₀ follow a recurrence of two terms. Steps
+// are also bounded by z₀/c, so that the equation's other solution, z^(1−c),
+// cannot amplify rounding.
+func (p *purchaseModel) continued(c, q float64, z, S []float64) {
+	e := p.a - 1
+	at := 0.75
+	var start [1]float64
+	p.series(c, q, []float64{at}, start[:])
+	value, slope := start[0], p.slope(c, q, at)
+	for i, target := range z {
+		for at != target {
+			d := min(target-at, 0.5*(1-at), 4*at/(1+c))
+			next := at + d
+			if next >= target || d < 1e-15 {
+				next = target
+				d = target - at
+			}
+			// f0, f1, f2 are fₖ, fₖ₊₁, fₖ₊₂ of S(at+δ) = Σ fₖδᵏ.
+			f0, f1, power := value, slope, d
+			value += float64(slope * d)
+			lead := at * (1 - at)
+			bend := c - float64((e+q+1)*at)
+			source := float64(c * q)
+			for k := 0.0; k < maxTerms; k++ {
+				f2 := (source + float64(float64((k+e)*(k+q))*f0) - float64((k+1)*float64(float64(k*(1-2*at))+bend)*f1)) /
+					float64(lead*float64((k+2)*(k+1)))
+				source = 0
+				slope += float64((k + 2) * float64(f2*power))
+				power *= d
+				term := float64(f2 * power)
+				value += term
+				f0, f1 = f1, f2
+				if term < 0 {
+					term = -term
+				}
+				if v := value; k > 2 && (term <= negligible*v || term <= -negligible*v) {
+					break
+				}
+			}
+			at = next
+		}
+		S[i] = value
+	}
+}
+
+// slope sums dS/dz at z.
+func (p *purchaseModel) slope(c, q, z float64) float64 {
+	term, sum := q, q
+	for k := 1.0; k < maxTerms; k++ {
+		term *= float64(float64((p.a+k-1)*(q+k))/float64((c+k)*k)) * z
+		sum += term
+		if limit := negligible * sum; -limit <= term && term <= limit || limit <= term && term <= -limit {
+			break
+		}
+	}
+	return sum
+}
+
+// rest returns P(no purchase within t days after T) of a customer with P(alive)
+// p: 1 − p·(1 − ((alpha+T)/(alpha+T+t))^(r+x)), because whoever is alive and
+// does not buy within t has not dropped out either.
+func (p *purchaseModel) rest(x, T, t, alive float64) float64 {
+	return 1 + float64(alive*dmath.Expm1(float64(-(p.r+x)*dmath.Log1p(t/(p.alpha+T)))))
+}
+
+// spendModel is the Gamma-Gamma model of the value of a purchase day (Fader and
+// Hardie 2013, note 025, eq. 5): p and q without unit, v in minor units.
+type spendModel struct{ p, q, v float64 }
+
+// mean is the population's, p·v/(q−1).
+func (s *spendModel) mean() float64 { return float64(s.p*s.v) / (s.q - 1) }
+
+// expected returns E[M | n days worth sum in all] = p(v + sum)/(p·n + q − 1):
+// the population mean for n = 0. Minor units.
+func (s *spendModel) expected(n, sum int64) float64 {
+	return float64(s.p*(s.v+float64(sum))) / (float64(s.p*float64(n)) + s.q - 1)
+}
