@@ -564,7 +564,7 @@ func (d *reader) later(before int64) int64 {
 
 // dayAfter reads the difference from the day before it in a list.
 func (d *reader) dayAfter(before int32) int32 {
-	day := int64(before) + d.within(2*math.MinInt32, 2*math.MaxInt32)
+	day := int64(before) + d.within(-math.MaxUint32, math.MaxUint32)
 	if day < math.MinInt32 || day > math.MaxInt32 {
 		d.fail(errRange)
 		return before

@@ -124,9 +124,15 @@ func (old *Old) put(o *Order, first int32) {
 func (t *Totals) add(o *Order, net int64, margin scoring.Margins, categories []uint32) []uint32 {
 	group := &t.Repeat
 	if o.Category != 0 {
-		at, known := slices.BinarySearch(categories, o.Category)
+		at := 0 // most customers know few categories: a scan beats a search
+		for at < len(categories) && categories[at] < o.Category {
+			at++
+		}
+		known := at < len(categories) && categories[at] == o.Category
 		if !known && len(categories) < maxCategories {
-			categories = slices.Insert(categories, at, o.Category)
+			categories = append(categories, 0)
+			copy(categories[at+1:], categories[at:])
+			categories[at] = o.Category
 			group = &t.Cross
 		}
 	}

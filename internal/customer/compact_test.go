@@ -91,7 +91,7 @@ func TestCompactionKeepsEveryTotal(t *testing.T) {
 					t.Fatalf("event %s: the record has %d bytes", ev.ID, n)
 				}
 				compacted = compacted || r.Facts.Old.Orders > 0
-				if i%211 != 0 && i < len(events)-1 {
+				if i%307 != 0 && i < len(events)-1 {
 					continue
 				}
 				for _, at := range []int64{ev.Time, ev.Time + day, ev.Time + 200*day, ev.Time + 500*day} {
@@ -129,7 +129,7 @@ func TestNoRecordPassesTheCap(t *testing.T) {
 			r.Seq, r.Standing = 1<<63, Standing{-128, NoTime, 1 << 63, NoTime}
 			most, orders := 0, int64(0)
 			var buf []byte
-			for i := int64(0); i < 900; i++ {
+			for i := int64(0); i < 650; i++ {
 				id := fmt.Sprint(i)
 				ev := event.Event{ID: id, BusinessID: id, Time: -start + i*step, Amount: big + i, HasAmount: true, Currency: "USD", FXRate: "1.5"}
 				if kinds == nil {
