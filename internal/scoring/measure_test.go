@@ -44,4 +44,3 @@ func TestMeasureAllocatesNothing(t *testing.T) {
 		t.Errorf("Measure allocates %v times", n)
 	}
 }
-

@@ -1,9 +1,16 @@
 package scoring
 
-import "github.com/tierstream/tierstream/internal/scoring/dmath"
+import (
+	"math"
+
+	"github.com/tierstream/tierstream/internal/scoring/dmath"
+)
 
 // maxPeriods bounds Model's discount_periods, so that a forecast needs no heap.
 const maxPeriods = 12
+
+// lanes is how many horizons one series serves.
+const lanes = 4
 
 // purchaseModel is a fitted MBG/NBD or BG/NBD: purchases come at a rate that
 // is gamma distributed over customers (shape r, rate alpha in days), and after
@@ -55,21 +62,26 @@ func (p *purchaseModel) expected(x, T float64, horizon, out []float64) {
 	if !p.afterFirst {
 		c, q = c-1, q-1
 	}
-	var z, S [maxPeriods]float64
-	n := len(horizon)
-	direct := 0 // horizons for which the series in z is summed
 	base := p.alpha + T
+	// Four horizons at a time: what the model's default needs, and what fits
+	// into registers. Unused lanes are z = 0, where S is 0.
+	for len(horizon) > lanes {
+		p.expected(x, T, horizon[:lanes], out)
+		horizon, out = horizon[lanes:], out[lanes:]
+	}
+	var z, direct [lanes]float64
 	for i, t := range horizon {
 		z[i] = t / (base + t)
 		if z[i] <= seriesLimit || p.r+x >= 20 {
-			direct = i + 1
+			direct[i] = z[i]
 		}
 	}
-	if direct > 0 {
-		p.series(c, q, z[:direct], S[:direct])
-	}
-	if direct < n {
-		p.continued(c, q, z[direct:n], S[direct:n])
+	S := p.series(c, q, &direct)
+	for i := range horizon {
+		if z[i] != direct[i] {
+			p.continued(c, q, z[i:len(horizon)], S[i:len(horizon)])
+			break
+		}
 	}
 	for i, t := range horizon {
 		l := -dmath.Log1p(t / base)
@@ -89,33 +101,36 @@ const (
 	seriesLimit = 0.9
 	// Terms below this part of the sum end a series. What is left out is at
 	// most ten times as much at the limit.
-	negligible = 1e-16
+	negligible = 3e-16
 	// A backstop for parameters at the bounds of validation; the sums end long
 	// before it.
 	maxTerms = 200_000
 )
 
-// series sums S at each z; z ascends, so the last one converges last.
-func (p *purchaseModel) series(c, q float64, z, S []float64) {
-	var power [maxPeriods]float64
-	last := len(z) - 1
-	coefficient := q
-	for i, zi := range z {
-		power[i] = zi
-		S[i] = float64(q * zi)
-	}
+// series sums S at each z; z ascends, but for zeros.
+func (p *purchaseModel) series(c, q float64, z *[lanes]float64) [lanes]float64 {
+	z0, z1, z2, z3 := z[0], z[1], z[2], z[3]
+	t0, t1, t2, t3 := q*z0, q*z1, q*z2, q*z3 // terms
+	s0, s1, s2, s3 := t0, t1, t2, t3
 	for k := 1.0; k < maxTerms; k++ {
-		coefficient *= float64((p.a+k-1)*(q+k)) / float64((c+k)*(k+1))
-		for i, zi := range z {
-			power[i] *= zi
-			S[i] += float64(coefficient * power[i])
-		}
-		term := float64(coefficient * power[last])
-		if limit := negligible * S[last]; -limit <= term && term <= limit || limit <= term && term <= -limit {
-			return
+		growth := float64((p.a+k-1)*(q+k)) / float64((c+k)*(k+1))
+		t0 *= growth * z0
+		t1 *= growth * z1
+		t2 *= growth * z2
+		t3 *= growth * z3
+		s0 += t0
+		s1 += t1
+		s2 += t2
+		s3 += t3
+		if small(t3, s3) && small(t2, s2) && small(t1, s1) && small(t0, s0) {
+			break
 		}
 	}
+	return [lanes]float64{s0, s1, s2, s3}
 }
+
+// small tells whether a term no longer matters to its sum.
+func small(term, sum float64) bool { return math.Abs(term) <= negligible*math.Abs(sum) }
 
 // continued computes S for z above seriesLimit by analytic continuation: value
 // and slope at 3/4 by the series, then Taylor steps towards 1 that halve the
@@ -129,9 +144,7 @@ func (p *purchaseModel) series(c, q float64, z, S []float64) {
 func (p *purchaseModel) continued(c, q float64, z, S []float64) {
 	e := p.a - 1
 	at := 0.75
-	var start [1]float64
-	p.series(c, q, []float64{at}, start[:])
-	value, slope := start[0], p.slope(c, q, at)
+	value, slope := p.series(c, q, &[lanes]float64{at})[0], p.slope(c, q, at)
 	for i, target := range z {
 		for at != target {
 			d := min(target-at, 0.5*(1-at), 4*at/(1+c))
@@ -155,10 +168,7 @@ func (p *purchaseModel) continued(c, q float64, z, S []float64) {
 				term := float64(f2 * power)
 				value += term
 				f0, f1 = f1, f2
-				if term < 0 {
-					term = -term
-				}
-				if v := value; k > 2 && (term <= negligible*v || term <= -negligible*v) {
+				if k > 2 && small(term, value) {
 					break
 				}
 			}
@@ -174,7 +184,7 @@ func (p *purchaseModel) slope(c, q, z float64) float64 {
 	for k := 1.0; k < maxTerms; k++ {
 		term *= float64(float64((p.a+k-1)*(q+k))/float64((c+k)*k)) * z
 		sum += term
-		if limit := negligible * sum; -limit <= term && term <= limit || limit <= term && term <= -limit {
+		if small(term, sum) {
 			break
 		}
 	}

@@ -17,7 +17,7 @@ func approx(t *testing.T, what string, got, want, relative float64) {
 }
 
 // Asked are 1e-12, and where a+b is large against r the digits that the published
-// difference loses in itself: (a+b)/r rounding errors. P(alive) carries those of an
+// difference loses in itself: (a+b)/r rounding errors of the sums. P(alive) carries those of an
 // exponent up to 700.
 func TestExpectedPurchasesAgainstHighPrecision(t *testing.T) {
 	f, err := os.Open("testdata/expected_purchases.csv")
@@ -43,7 +43,7 @@ func TestExpectedPurchasesAgainstHighPrecision(t *testing.T) {
 		approx(t, "P(alive) of "+line, p.alive(x, tx, T), v[8], 1e-11)
 		var out [1]float64
 		p.expected(x, T, []float64{v[7]}, out[:])
-		approx(t, "expected purchases of "+line, out[0], v[9], max(1e-12, 4e-15*(p.a+p.b)/p.r))
+		approx(t, "expected purchases of "+line, out[0], v[9], max(1e-12, 1e-14*(p.a+p.b)/p.r))
 		rows++
 	}
 	if rows < 300 {
