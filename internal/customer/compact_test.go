@@ -212,3 +212,24 @@ func TestCompactionRaisesTheFloor(t *testing.T) {
 		t.Errorf("summary %+v", s)
 	}
 }
+
+// A compacted day keeps its bucket exactly as long as a window counts it.
+func TestBucketsLastAsLongAsTheWindow(t *testing.T) {
+	p := testPolicy()
+	p.MaxEvents = 1
+	f := newFolder(t, p, 365)
+	r := NewRecord()
+	for _, step := range []struct {
+		days    int64
+		buckets int
+		window  int64
+	}{{0, 0, 1}, {1, 1, 2}, {364, 2, 3}, {365, 2, 3}, {366, 2, 3}} {
+		id := fmt.Sprint(step.days)
+		wants(t, f, &r, purchase(id, id, start+step.days*day, 100), event.Applied, "")
+		var s scoring.Summary
+		f.Summarize(&r, start+step.days*day, &s)
+		if len(r.Facts.Old.Buckets) != step.buckets || s.WindowOrders != step.window || s.YearNet != 100*step.window {
+			t.Errorf("day %d: %d buckets, %d orders in the window, %d money in the year", step.days, len(r.Facts.Old.Buckets), s.WindowOrders, s.YearNet)
+		}
+	}
+}
