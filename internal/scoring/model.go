@@ -132,7 +132,7 @@ func build(d document) (*Model, error) {
 
 	p := d.Prediction
 	c.that(p.Predictor == "mbg_nbd" || p.Predictor == "bg_nbd", "prediction.predictor is %q: want mbg_nbd or bg_nbd", p.Predictor)
-	between(c, "prediction.r", p.R, 0.001, 1000)
+	between(c, "prediction.r", p.R, 0.001, 10) // above 10 the series of S loses digits
 	between(c, "prediction.alpha_days", p.Alpha, 0.1, 100_000)
 	between(c, "prediction.a", p.A, 0.001, 1000)
 	between(c, "prediction.b", p.B, 0.001, 1000)
