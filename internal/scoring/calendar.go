@@ -58,8 +58,10 @@ func NewCalendar(zone string) (*Calendar, error) {
 	stop := time.Date(lastYear, 1, 1, 0, 0, 0, 0, time.UTC)
 	for {
 		local := at.In(loc)
-		_, offset := local.Zone()
-		s := span{from: at.UnixMilli(), offset: int64(offset) * 1000, floor: -1 << 31}
+		var east int // seconds
+		_, east = local.Zone()
+		offset := int64(east) * 1000
+		s := span{from: at.UnixMilli(), offset: offset, floor: -1 << 31}
 		if n := len(c.spans); n > 0 {
 			prev := c.spans[n-1]
 			s.floor = max(prev.floor, floorDay(s.from-1+prev.offset))

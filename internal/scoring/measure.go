@@ -234,7 +234,7 @@ func (m *Model) predict(s *Summary, v *figures) {
 		discounted += float64((e - before) * m.discount[i])
 		before = e
 	}
-	v.purchases = before * v.alive
+	v.purchases = float64(before * v.alive)
 	v.predicted = roundFloat(float64(float64(float64(discounted*v.alive)*v.value) * m.marginOf1))
 }
 
@@ -243,7 +243,7 @@ func (m *Model) predict(s *Summary, v *figures) {
 func (m *Model) satisfy(s *Summary, v *figures) {
 	var sum, n float64
 	if s.NPS.Known {
-		sum += clamp(10 * float64(s.NPS.Score))
+		sum += clamp(float64(10 * float64(s.NPS.Score)))
 		n++
 	}
 	for _, r := range [2]*Response{&s.CSAT, &s.CES} { // by pointer: no copies, and on the stack
@@ -263,7 +263,7 @@ func (m *Model) satisfy(s *Summary, v *figures) {
 		}
 		points := m.points[c.Severity-1]
 		if c.Status == ComplaintResolved {
-			points *= m.kept
+			points = float64(points * m.kept)
 		} else {
 			v.openComplaints++
 		}

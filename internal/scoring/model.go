@@ -199,7 +199,7 @@ func build(d document) (*Model, error) {
 	growth := d.NPV.Retention.float() / (1 + d.NPV.Discount.float())
 	for power, t := growth, int64(0); t < m.years; t++ {
 		m.npvFactor += power
-		power *= growth
+		power = float64(power * growth)
 	}
 	for i := range p.Periods {
 		length := float64(p.Horizon) / float64(p.Periods)

@@ -164,3 +164,11 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkParse(b *testing.B) {
+	for b.Loop() {
+		if _, err := Parse(defaultYAML); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

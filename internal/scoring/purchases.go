@@ -110,14 +110,14 @@ const (
 // series sums S at each z; z ascends, but for zeros.
 func (p *purchaseModel) series(c, q float64, z *[lanes]float64) [lanes]float64 {
 	z0, z1, z2, z3 := z[0], z[1], z[2], z[3]
-	t0, t1, t2, t3 := q*z0, q*z1, q*z2, q*z3 // terms
+	t0, t1, t2, t3 := float64(q*z0), float64(q*z1), float64(q*z2), float64(q*z3) // terms
 	s0, s1, s2, s3 := t0, t1, t2, t3
 	for k := 1.0; k < maxTerms; k++ {
 		growth := float64((p.a+k-1)*(q+k)) / float64((c+k)*(k+1))
-		t0 *= growth * z0
-		t1 *= growth * z1
-		t2 *= growth * z2
-		t3 *= growth * z3
+		t0 = float64(t0 * float64(growth*z0))
+		t1 = float64(t1 * float64(growth*z1))
+		t2 = float64(t2 * float64(growth*z2))
+		t3 = float64(t3 * float64(growth*z3))
 		s0 += t0
 		s1 += t1
 		s2 += t2
@@ -147,7 +147,7 @@ func (p *purchaseModel) continued(c, q float64, z, S []float64) {
 	value, slope := p.series(c, q, &[lanes]float64{at})[0], p.slope(c, q, at)
 	for i, target := range z {
 		for at != target {
-			d := min(target-at, 0.5*(1-at), 4*at/(1+c))
+			d := min(target-at, float64(0.5*(1-at)), 4*at/(1+c))
 			next := at + d
 			if next >= target || d < 1e-15 {
 				next = target
@@ -156,15 +156,15 @@ func (p *purchaseModel) continued(c, q float64, z, S []float64) {
 			// f0, f1, f2 are fₖ, fₖ₊₁, fₖ₊₂ of S(at+δ) = Σ fₖδᵏ.
 			f0, f1, power := value, slope, d
 			value += float64(slope * d)
-			lead := at * (1 - at)
+			lead := float64(at * (1 - at))
 			bend := c - float64((e+q+1)*at)
 			source := float64(c * q)
 			for k := 0.0; k < maxTerms; k++ {
-				f2 := (source + float64(float64((k+e)*(k+q))*f0) - float64((k+1)*float64(float64(k*(1-2*at))+bend)*f1)) /
+				f2 := (source + float64(float64((k+e)*(k+q))*f0) - float64((k+1)*float64(float64(k*(1-float64(2*at)))+bend)*f1)) /
 					float64(lead*float64((k+2)*(k+1)))
 				source = 0
 				slope += float64((k + 2) * float64(f2*power))
-				power *= d
+				power = float64(power * d)
 				term := float64(f2 * power)
 				value += term
 				f0, f1 = f1, f2
@@ -182,7 +182,7 @@ func (p *purchaseModel) continued(c, q float64, z, S []float64) {
 func (p *purchaseModel) slope(c, q, z float64) float64 {
 	term, sum := q, q
 	for k := 1.0; k < maxTerms; k++ {
-		term *= float64(float64((p.a+k-1)*(q+k))/float64((c+k)*k)) * z
+		term = float64(term * float64(float64((p.a+k-1)*(q+k))/float64((c+k)*k)*z))
 		sum += term
 		if small(term, sum) {
 			break

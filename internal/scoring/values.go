@@ -224,7 +224,7 @@ func (m *Model) class(value int64, alive float64) string {
 func (m *Model) NewCustomerPurchases(t float64) float64 {
 	var out [1]float64
 	m.purchases.expected(0, 0, []float64{max(0, t)}, out[:])
-	return out[0] * m.purchases.alive(0, 0, 0)
+	return float64(out[0] * m.purchases.alive(0, 0, 0))
 }
 
 // AliveUntil is the age T, in days, at which P(alive) of a customer with x
@@ -246,4 +246,4 @@ func (m *Model) AliveUntil(x, tx, p float64) float64 {
 
 // LossValue is what a lost customer costs: (a + b)(1 + x) for values a and b
 // and the goodwill mark-up x. Minor units, not rounded.
-func LossValue(a, b, x float64) float64 { return (a + b) * (1 + x) }
+func LossValue(a, b, x float64) float64 { return float64((a + b) * (1 + x)) }
