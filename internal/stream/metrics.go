@@ -1,0 +1,120 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/tierstream/tierstream/internal/event"
+	"github.com/tierstream/tierstream/internal/fold"
+)
+
+// metrics are documented, each with what to do when it moves, in
+// docs/metrics.md.
+type metrics struct {
+	records    metric.Int64Counter
+	changes    metric.Int64Counter
+	batches    metric.Int64Counter
+	stageTime  metric.Float64Histogram
+	rejections metric.Int64Counter
+	sessions   metric.Int64Counter
+	stops      metric.Int64Counter
+	aborts     metric.Int64Counter
+	reapplied  metric.Int64Counter
+
+	stages map[string]metric.MeasurementOption
+	codes  [event.NumCodes]attribute.KeyValue
+	meter  metric.Meter
+}
+
+func newMetrics() (*metrics, error) {
+	m := &metrics{meter: otel.Meter("github.com/tierstream/tierstream"), stages: map[string]metric.MeasurementOption{}}
+	var errs []error
+	counter := func(name, unit, text string) metric.Int64Counter {
+		c, err := m.meter.Int64Counter(name, metric.WithUnit(unit), metric.WithDescription(text))
+		errs = append(errs, err)
+		return c
+	}
+	m.records = counter("tierstream.records", "{record}", "Records read, by what became of them.")
+	m.changes = counter("tierstream.tier_changes", "{change}", "Tier changes decided.")
+	m.batches = counter("tierstream.batches", "{batch}", "Batches applied.")
+	m.rejections = counter("tierstream.fence.rejections", "{rejection}", "Scripts that the fence refused.")
+	m.sessions = counter("tierstream.sessions.restarted", "{session}", "Sessions that ended and were begun anew.")
+	m.stops = counter("tierstream.partition.stops", "{stop}", "Partitions that stopped and need attention.")
+	m.aborts = counter("tierstream.transactions.failed", "{transaction}", "Transactions that did not surely commit.")
+	m.reapplied = counter("tierstream.records.reapplied", "{record}", "Records re-applied silently after Redis lost state.")
+	h, err := m.meter.Float64Histogram("tierstream.stage.duration", metric.WithUnit("s"),
+		metric.WithDescription("Time of one batch in each stage: read, decode, load, fold, apply, publish."),
+		metric.WithExplicitBucketBoundaries(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5))
+	m.stageTime = h
+	errs = append(errs, err)
+	for _, s := range []string{"read", "decode", "load", "fold", "apply", "publish"} {
+		m.stages[s] = metric.WithAttributeSet(attribute.NewSet(attribute.String("stage", s)))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	for i := range event.NumCodes {
+		// Every code exists from the start, at zero.
+		m.codes[i] = attribute.String("code", event.Code(i).String())
+		m.records.Add(context.Background(), 0, metric.WithAttributes(m.codes[i]))
+	}
+	for _, c := range []metric.Int64Counter{m.changes, m.batches, m.rejections, m.sessions, m.stops, m.aborts, m.reapplied} {
+		c.Add(context.Background(), 0)
+	}
+	return m, nil
+}
+
+// observe registers what is read from the partitions' status when asked.
+func (m *metrics) observe(p *Processor) error {
+	gauge := func(name, unit, text string) (metric.Int64ObservableGauge, error) {
+		return m.meter.Int64ObservableGauge(name, metric.WithUnit(unit), metric.WithDescription(text))
+	}
+	lag, err1 := gauge("tierstream.lag.records", "{record}", "Records of the inputs not yet applied, at the last look.")
+	outbox, err2 := gauge("tierstream.outbox.batches", "{batch}", "Batches applied but not known to be published.")
+	held, err3 := gauge("tierstream.returns.waiting", "{return}", "Returns that wait for their order.")
+	run, err4 := gauge("tierstream.partition.running", "{partition}", "1 while the partition is owned and processed here.")
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return err
+	}
+	_, err := m.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, st := range p.status {
+			st.mu.Lock()
+			o.ObserveInt64(lag, st.lag, st.attrs.(metric.ObserveOption))
+			o.ObserveInt64(outbox, int64(st.seq-min(st.seq, st.pubSeq)), st.attrs.(metric.ObserveOption))
+			if len(st.last.Counters) > int(event.Waiting) {
+				o.ObserveInt64(held, st.last.Counters[event.Waiting], st.attrs.(metric.ObserveOption))
+			}
+			var on int64
+			if st.name == statusRunning {
+				on = 1
+			}
+			o.ObserveInt64(run, on, st.attrs.(metric.ObserveOption))
+			st.mu.Unlock()
+		}
+		return nil
+	}, lag, outbox, held, run)
+	return err
+}
+
+func (m *metrics) stage(ctx context.Context, name string, began time.Time) {
+	m.stageTime.Record(ctx, time.Since(began).Seconds(), m.stages[name])
+}
+
+func (m *metrics) batch(ctx context.Context, attrs metric.MeasurementOption, out *fold.Output, records int) {
+	m.batches.Add(ctx, 1, attrs)
+	if out.Changes > 0 {
+		m.changes.Add(ctx, int64(out.Changes), attrs)
+	}
+	for i, n := range out.Counts {
+		if n > 0 {
+			m.records.Add(ctx, n, metric.WithAttributes(m.codes[i]))
+		}
+	}
+}

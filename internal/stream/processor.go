@@ -1,0 +1,307 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tierstream/tierstream/internal/protocol"
+)
+
+// Processor is one instance of the consumer: it owns the partitions that the
+// group gives it, each by a worker of its own.
+type Processor struct {
+	cfg       Config
+	rulesHash protocol.Hash
+	rules     *rulesLog
+	group     *group
+	admin     *kadm.Client
+	metrics   *metrics
+
+	partitions int32
+	clusterID  string
+	topicIDs   []string
+	maxMessage int32
+
+	mu      sync.Mutex
+	workers map[int32]*running
+	status  map[int32]*partitionStatus
+	skew    error
+}
+
+type running struct {
+	cancel context.CancelFunc
+	drain  chan struct{}
+	done   chan struct{}
+}
+
+// New checks the configuration. It starts nothing and asks nobody.
+func New(cfg Config) (*Processor, error) {
+	c := cfg.withDefaults()
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	m, err := newMetrics()
+	if err != nil {
+		return nil, err
+	}
+	p := &Processor{
+		cfg: c, rulesHash: c.Rules.Hash(), metrics: m,
+		rules:   &rulesLog{base: c.Kafka, topic: c.Topics.Rules},
+		workers: map[int32]*running{}, status: map[int32]*partitionStatus{},
+	}
+	return p, m.observe(p)
+}
+
+// Check asks Kafka whether everything is as it must be: topics, partitions,
+// settings. It changes nothing.
+func (p *Processor) Check(ctx context.Context) error {
+	cl, err := kgo.NewClient(p.cfg.Kafka...)
+	if err != nil {
+		return fmt.Errorf("opening a Kafka client: %w", err)
+	}
+	defer cl.Close()
+	if err := Reach(ctx, cl); err != nil {
+		return err
+	}
+	p.topicIDs = nil
+	return p.check(ctx, kadm.NewClient(cl))
+}
+
+// Reach says in one sentence that no broker answers.
+func Reach(ctx context.Context, cl *kgo.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := cl.Ping(ctx); err != nil {
+		return fmt.Errorf("no Kafka broker answers at %v: %w", cl.OptValue(kgo.SeedBrokers), err)
+	}
+	return nil
+}
+
+// Run owns and processes partitions until ctx ends; then it finishes what is
+// under way and leaves the group. It returns nil after a clean stop.
+func (p *Processor) Run(ctx context.Context) error {
+	if err := p.Check(ctx); err != nil {
+		return err
+	}
+	if err := p.rules.remember(ctx, p.cfg.Rules); err != nil {
+		return err
+	}
+	// Workers outlive ctx: they are told to drain, and have a while to do so.
+	work, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+
+	session := p.cfg.Lease + 2*time.Second
+	p.group = &group{id: GroupID(p.cfg.Namespace)}
+	cl, err := kgo.NewClient(append(p.cfg.Kafka[:len(p.cfg.Kafka):len(p.cfg.Kafka)],
+		kgo.ConsumerGroup(p.group.id),
+		kgo.ConsumeTopics(p.cfg.Topics.Journal),
+		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.DisableAutoCommit(),
+		kgo.SessionTimeout(session), kgo.RebalanceTimeout(2*session), kgo.HeartbeatInterval(p.cfg.Heartbeat),
+		kgo.WithHooks(p.group),
+		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, a map[string][]int32) {
+			p.assigned(work, a[p.cfg.Topics.Journal])
+		}),
+		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, a map[string][]int32) { p.release(a[p.cfg.Topics.Journal], true) }),
+		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, a map[string][]int32) {
+			p.release(a[p.cfg.Topics.Journal], false)
+		}),
+	)...)
+	if err != nil {
+		return fmt.Errorf("joining the group: %w", err)
+	}
+	p.group.client, p.admin = cl, kadm.NewClient(cl)
+	cl.PauseFetchTopics(p.cfg.Topics.Journal)
+
+	var g errgroup.Group
+	stop := make(chan struct{})
+	g.Go(func() error { p.report(work, stop); return nil })
+	var fatal error
+	for ctx.Err() == nil && fatal == nil {
+		for _, e := range cl.PollFetches(ctx).Errors() {
+			switch {
+			case ctx.Err() != nil || errors.Is(e.Err, context.Canceled):
+			case errors.Is(e.Err, kerr.GroupAuthorizationFailed), errors.Is(e.Err, kerr.InvalidSessionTimeout), errors.Is(e.Err, kerr.InconsistentGroupProtocol):
+				fatal = fmt.Errorf("joining group %s: %w", p.group.id, e.Err)
+			default:
+				p.cfg.Log.Warn("consumer group", "reason", e.Err)
+			}
+		}
+	}
+	// Leaving the group revokes, which drains the workers.
+	closed := make(chan struct{})
+	go func() { defer close(closed); cl.CloseAllowingRebalance() }()
+	select {
+	case <-closed:
+	case <-time.After(p.cfg.Lease):
+		abandon()
+		<-closed
+	}
+	p.release(nil, true)
+	close(stop)
+	_ = g.Wait()
+	return fatal
+}
+
+func (p *Processor) assigned(ctx context.Context, partitions []int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, n := range partitions {
+		if p.workers[n] != nil {
+			continue
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		r := &running{cancel: cancel, drain: make(chan struct{}), done: make(chan struct{})}
+		st := newPartitionStatus(n)
+		log := p.cfg.Log.With("partition", n)
+		w := &worker{
+			Processor: p, partition: n, log: log, store: p.cfg.Store(n), drain: r.drain, status: st,
+			journal: &journal{base: p.cfg.Kafka, topic: p.cfg.Topics.Journal, partition: n},
+		}
+		p.workers[n], p.status[n] = r, st
+		log.Info("partition assigned")
+		go func() {
+			defer close(r.done)
+			w.run(ctx)
+		}()
+	}
+}
+
+// release ends workers (all, when partitions is nil). Drained ones finish what
+// is under way first; lost ones stop where they are, and the fence refuses
+// whatever they still try.
+func (p *Processor) release(partitions []int32, drain bool) {
+	p.mu.Lock()
+	if partitions == nil && drain {
+		for n := range p.workers {
+			partitions = append(partitions, n)
+		}
+	}
+	var gone []*running
+	for _, n := range partitions {
+		if r := p.workers[n]; r != nil {
+			gone = append(gone, r)
+			delete(p.workers, n)
+			delete(p.status, n)
+			p.cfg.Log.Info("partition released", "partition", n, "lost", !drain)
+		}
+	}
+	p.mu.Unlock()
+	for _, r := range gone {
+		close(r.drain)
+		if !drain {
+			r.cancel()
+		}
+	}
+	for _, r := range gone {
+		<-r.done
+		r.cancel()
+	}
+}
+
+// report commits group offsets for lag tools and compares the clocks.
+func (p *Processor) report(ctx context.Context, stop <-chan struct{}) {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for n := 0; ; n++ {
+		select {
+		case <-stop:
+			return
+		case <-t.C:
+		}
+		next := map[int32][]int64{}
+		p.mu.Lock()
+		for q, st := range p.status {
+			if o := st.offsets(); o != nil {
+				next[q] = o
+			}
+		}
+		p.mu.Unlock()
+		c, cancel := context.WithTimeout(ctx, 5*time.Second)
+		p.group.commit(c, p.cfg.Topics.Inputs, next)
+		if n%10 == 0 {
+			p.compareClocks(c)
+		}
+		cancel()
+	}
+}
+
+// compareClocks refuses readiness while this machine's clock and Redis' differ
+// by more than a second: the lease is judged by Redis' clock, the skew of
+// events by ours.
+func (p *Processor) compareClocks(ctx context.Context) {
+	before := p.cfg.Now()
+	theirs, err := p.cfg.Store(0).Time(ctx)
+	if err != nil {
+		return // Redis away shows elsewhere
+	}
+	after := p.cfg.Now()
+	var skew error
+	if d := max(before.Sub(theirs), theirs.Sub(after)); d > time.Second {
+		skew = fmt.Errorf("the local clock and Redis' differ by %s", d.Round(time.Millisecond))
+		p.cfg.Log.Error("not ready", "reason", skew)
+	}
+	p.mu.Lock()
+	p.skew = skew
+	p.mu.Unlock()
+}
+
+// Ready says why the instance is not doing its work; nil when every assigned
+// partition runs, also when it has none.
+func (p *Processor) Ready() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	errs := []error{p.skew}
+	for n, st := range p.status {
+		if s, err := st.state(); s != statusRunning {
+			if err == nil {
+				err = errors.New(string(s))
+			}
+			errs = append(errs, fmt.Errorf("partition %d: %w", n, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Stopped returns the reasons of partitions that have stopped for good.
+func (p *Processor) Stopped() map[int32]error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m := map[int32]error{}
+	for n, st := range p.status {
+		if s, err := st.state(); s == statusStopped {
+			m[n] = err
+		}
+	}
+	return m
+}
+
+// Totals is what the partitions owned here have counted, for people.
+type Totals struct {
+	Partitions int
+	Running    int
+	Read       int64
+	Applied    int64
+	DeadLetter int64
+	Changes    int64 // decided since the start of this process
+	Watermark  int64 // newest accepted event time, Unix ms
+}
+
+// Totals sums over the partitions owned now.
+func (p *Processor) Totals() Totals {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var t Totals
+	for _, st := range p.status {
+		st.add(&t)
+	}
+	return t
+}

@@ -1,0 +1,112 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/tierstream/tierstream/internal/event"
+	"github.com/tierstream/tierstream/internal/protocol"
+)
+
+// producer is the one transactional producer of a partition. Whoever opens it
+// last fences all before: their open transactions are aborted, and none of
+// their later requests is accepted.
+type producer struct {
+	client    *kgo.Client
+	topics    Topics
+	partition int32
+}
+
+// openProducer opens the producer and forces its initialisation, which the
+// client would otherwise put off to the first produce, too late to fence.
+func openProducer(ctx context.Context, cfg *Config, p int32, maxMessage int32) (*producer, error) {
+	murmur2, err := event.ParsePartitioner("murmur2")
+	if err != nil {
+		return nil, err
+	}
+	cl, err := kgo.NewClient(append(cfg.Kafka[:len(cfg.Kafka):len(cfg.Kafka)],
+		kgo.TransactionalID(fmt.Sprintf("%s-%d", cfg.Namespace, p)),
+		kgo.TransactionTimeout(60*time.Second),
+		kgo.RecordPartitioner(kgo.BasicConsistentPartitioner(func(topic string) func(*kgo.Record, int) int {
+			if topic == cfg.Topics.Journal {
+				return func(*kgo.Record, int) int { return int(p) }
+			}
+			return func(r *kgo.Record, n int) int {
+				if r.Key == nil {
+					return int(p) % n
+				}
+				return int(murmur2.Partition(r.Key, int32(n)))
+			}
+		})),
+		kgo.ProducerLinger(0),
+		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
+		kgo.ProducerBatchMaxBytes(maxMessage),
+		kgo.MaxBufferedRecords(1<<20),
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("opening the producer: %w", err)
+	}
+	if _, _, err := cl.ProducerID(ctx); err != nil {
+		cl.Close()
+		return nil, fmt.Errorf("fencing the previous producer: %w", err)
+	}
+	return &producer{client: cl, topics: cfg.Topics, partition: p}, nil
+}
+
+func (p *producer) close() { p.client.Close() }
+
+// publish makes the entries' messages and journal records one committed fact,
+// and says where the last journal record lies. After an error the outcome is
+// not known: the producer must be closed, and K read anew.
+func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (protocol.Published, error) {
+	if err := p.client.BeginTransaction(); err != nil {
+		return protocol.Published{}, fmt.Errorf("beginning a transaction: %w", err)
+	}
+	var (
+		mu   sync.Mutex
+		bad  error
+		last *kgo.Record
+	)
+	promise := func(r *kgo.Record, err error) {
+		if err != nil {
+			mu.Lock()
+			bad = errors.Join(bad, fmt.Errorf("producing to %s: %w", r.Topic, err))
+			mu.Unlock()
+		}
+	}
+	for _, e := range entries {
+		for i := range e.Messages {
+			m := &e.Messages[i]
+			r := &kgo.Record{Topic: p.topics.Changes, Key: m.Key, Value: m.Value}
+			if m.Stream == protocol.DeadLetters {
+				r.Topic = p.topics.DeadLetters
+			}
+			r.Headers = make([]kgo.RecordHeader, len(m.Headers))
+			for i, h := range m.Headers {
+				r.Headers[i] = kgo.RecordHeader{Key: h.Key, Value: h.Value}
+			}
+			p.client.Produce(ctx, r, promise)
+		}
+		last = &kgo.Record{Topic: p.topics.Journal, Partition: p.partition, Value: e.Journal}
+		p.client.Produce(ctx, last, promise)
+	}
+	if err := p.client.Flush(ctx); err != nil {
+		return protocol.Published{}, fmt.Errorf("flushing a transaction: %w", err)
+	}
+	mu.Lock()
+	err := bad
+	mu.Unlock()
+	if err != nil {
+		// The client would commit what did get through. Never.
+		return protocol.Published{}, err
+	}
+	if err := p.client.EndTransaction(ctx, kgo.TryCommit); err != nil {
+		return protocol.Published{}, fmt.Errorf("committing a transaction: %w", err)
+	}
+	return protocol.Published{Point: entries[len(entries)-1].Point(), Offset: last.Offset, LeaderEpoch: -1}, nil
+}
