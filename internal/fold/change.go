@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/protocol"
@@ -20,17 +21,22 @@ const ChangeType = "io.tierstream.tier-change.v1"
 // ChangeID is the deterministic ID of a customer's n-th change: whoever decides
 // it again, gives it the same.
 func ChangeID(namespace string, incarnation protocol.Nonce, customer string, sequence uint64) string {
-	h := sha256.New()
-	var n [8]byte
-	for _, s := range []string{namespace, string(incarnation[:]), customer} {
-		binary.BigEndian.PutUint64(n[:], uint64(len(s)))
-		h.Write(n[:])
-		h.Write([]byte(s))
+	b := make([]byte, 0, 192)
+	for _, s := range [...]string{namespace, string(incarnation[:]), customer} {
+		b = binary.BigEndian.AppendUint64(b, uint64(len(s)))
+		b = append(b, s...)
 	}
-	binary.BigEndian.PutUint64(n[:], sequence)
-	h.Write(n[:])
-	return hex.EncodeToString(h.Sum(nil)[:16])
+	b = binary.BigEndian.AppendUint64(b, sequence)
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:16])
 }
+
+// Headers that are the same in every change.
+var (
+	specVersion = []byte("1.0")
+	changeType  = []byte(ChangeType)
+	jsonType    = []byte("application/json")
+)
 
 // change moves the customer to tier and composes the message. The decision is
 // the payload without namespace, mode, decided_at, trace ID and engine: it is
@@ -56,23 +62,19 @@ func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Me
 	st.Sequence++
 	st.Tier, st.Since = int8(tier), at
 
-	j := make(object, 0, 1024)
-	j = append(j, '{')
+	j := append(b.scratch[:0], '{')
 	j = j.text("customer_id", c.ID)
-	j = j.raw("sequence", strconv.FormatUint(st.Sequence, 10))
+	j = j.int("sequence", int64(st.Sequence))
 	j = j.tier("previous_tier", b.tiers, prev)
 	j = j.tier("new_tier", b.tiers, tier)
 	j = j.text("direction", direction)
 	j = j.text("reason", reason)
-	j = j.text("reason_text", b.explain(prev, tier, reason, before.Score, m.Score, at, &r.Event))
+	j = j.key("reason_text")
+	j = b.explain(j, prev, tier, reason, before.Score, m.Score, &r.Event)
 	j = j.text("measure", b.model.MeasureName())
-	if b.before.Bought {
-		j = j.raw("score_before", decimal(before.Score))
-	} else {
-		j = j.raw("score_before", "null")
-	}
-	j = j.raw("score_after", decimal(m.Score))
-	j = append(j, `,"components":[`...)
+	j = j.decimal("score_before", before.Score, b.before.Bought)
+	j = j.decimal("score_after", m.Score, true)
+	j = append(j.key("components"), '[')
 	for i := range m.N {
 		p := &m.Parts[i]
 		if i > 0 {
@@ -80,42 +82,36 @@ func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Me
 		}
 		j = append(j, '{')
 		j = j.text("name", p.Name)
-		if b.before.Bought {
-			j = j.raw("before", decimal(before.Parts[i].Value))
-		} else {
-			j = j.raw("before", "null")
-		}
-		j = j.raw("after", decimal(p.Value))
-		j = j.raw("weight", decimal(p.Weight))
-		j = j.raw("known", strconv.FormatBool(p.Known))
+		j = j.decimal("before", before.Parts[i].Value, b.before.Bought)
+		j = j.decimal("after", p.Value, true)
+		j = j.decimal("weight", p.Weight, true)
+		j = strconv.AppendBool(j.key("known"), p.Known)
 		j = append(j, '}')
 	}
-	j = append(j, "],"...)
-	j = append(j, `"cause":{`...)
+	j = append(j, ']')
+	j = append(j.key("cause"), '{')
 	j = j.text("event_id", r.Event.ID)
 	j = j.text("source", r.Event.Source)
 	j = j.text("type", r.Event.Type.URI())
 	j = j.text("topic", b.rules.Topics[r.Topic])
-	j = j.raw("partition", strconv.Itoa(int(r.Partition)))
-	j = j.raw("offset", strconv.FormatInt(r.Offset, 10))
+	j = j.int("partition", int64(r.Partition))
+	j = j.int("offset", r.Offset)
 	cause := len(j) // the trace ID goes here in the payload
 	j = append(j, '}')
-	j = j.text("effective_at", formatTime(at))
-	if d, ok := b.model.DistanceToNext(tier, m.Score); ok {
+	j = j.time("effective_at", at)
+	next, hasNext := b.model.DistanceToNext(tier, m.Score)
+	if hasNext {
 		j = j.tier("next_tier", b.tiers, tier+1)
-		j = j.raw("distance_to_next", decimal(d))
 	} else {
-		j = j.raw("next_tier", "null")
-		j = j.raw("distance_to_next", "null")
+		j = j.tier("next_tier", b.tiers, -1)
 	}
-	if d, ok := b.model.DistanceToKeep(tier, m.Score); ok {
-		j = j.raw("distance_to_keep", decimal(d))
-	} else {
-		j = j.raw("distance_to_keep", "null")
-	}
-	j = j.raw("pending", "null") // grace and notices come with time-driven evaluations
+	j = j.decimal("distance_to_next", next, hasNext)
+	keep, hasKeep := b.model.DistanceToKeep(tier, m.Score)
+	j = j.decimal("distance_to_keep", keep, hasKeep)
+	j = append(j.key("pending"), "null"...) // grace and notices come with time-driven evaluations
 	j = j.text("model_version", b.model.Name())
 	j = j.text("config_hash", b.modelHash)
+	b.scratch = j
 
 	b.decisions = append(b.decisions, 'c')
 	b.decisions = binary.AppendUvarint(b.decisions, uint64(len(j)))
@@ -125,34 +121,43 @@ func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Me
 	if at < b.where.LiveSince {
 		mode = "backfill"
 	}
-	p := make(object, 0, len(j)+300)
+	p := make(object, 0, len(j)+180+len(b.where.Namespace)+len(b.where.Engine))
 	p = append(p, j[:cause]...)
 	if id := traceID(r.Event.Trace); id != "" {
 		p = p.text("trace_id", id)
 	}
 	p = append(p, j[cause:]...)
 	p = p.text("mode", mode)
-	p = p.text("decided_at", formatTime(b.in.Wall))
+	p = p.time("decided_at", b.in.Wall)
 	p = p.text("namespace", b.where.Namespace)
 	p = p.text("engine", b.where.Engine)
 	p = append(p, '}')
 
-	seq := fmt.Sprintf("%020d", st.Sequence)
-	headers := []protocol.MessageHeader{
-		{Key: "ce_specversion", Value: []byte("1.0")},
-		{Key: "ce_id", Value: []byte(ChangeID(b.where.Namespace, b.where.Incarnation, c.ID, st.Sequence))},
-		{Key: "ce_source", Value: []byte("/tierstream/" + b.where.Namespace)},
-		{Key: "ce_type", Value: []byte(ChangeType)},
-		{Key: "ce_subject", Value: []byte(c.ID)},
-		{Key: "ce_time", Value: []byte(formatTime(at))},
-		{Key: "ce_customerseq", Value: []byte(seq)},
-		{Key: "content-type", Value: []byte("application/json")},
-	}
+	id := []byte(c.ID)
+	headers := make([]protocol.MessageHeader, 8, 9)
+	headers[0] = protocol.MessageHeader{Key: "ce_specversion", Value: specVersion}
+	headers[1] = protocol.MessageHeader{Key: "ce_id", Value: []byte(ChangeID(b.where.Namespace, b.where.Incarnation, c.ID, st.Sequence))}
+	headers[2] = protocol.MessageHeader{Key: "ce_source", Value: b.source}
+	headers[3] = protocol.MessageHeader{Key: "ce_type", Value: changeType}
+	headers[4] = protocol.MessageHeader{Key: "ce_subject", Value: id}
+	headers[5] = protocol.MessageHeader{Key: "ce_time", Value: appendTime(nil, at)}
+	headers[6] = protocol.MessageHeader{Key: "ce_customerseq", Value: paddedSequence(st.Sequence)}
+	headers[7] = protocol.MessageHeader{Key: "content-type", Value: jsonType}
 	if r.Event.Trace != "" {
 		headers = append(headers, protocol.MessageHeader{Key: "ce_traceparent", Value: []byte(r.Event.Trace)})
 	}
-	b.messages = append(b.messages, protocol.Message{Stream: protocol.Changes, Key: []byte(c.ID), Value: p, Headers: headers})
+	b.messages = append(b.messages, protocol.Message{Stream: protocol.Changes, Key: id, Value: p, Headers: headers})
 	b.out.Changes++
+}
+
+// paddedSequence is a sequence that compares as text: 20 digits.
+func paddedSequence(n uint64) []byte {
+	b := []byte("00000000000000000000")
+	for i := len(b) - 1; n > 0; i-- {
+		b[i] += byte(n % 10)
+		n /= 10
+	}
+	return b
 }
 
 func reasonOf(ev *event.Event) string {
@@ -162,30 +167,47 @@ func reasonOf(ev *event.Event) string {
 	return ev.Type.String()
 }
 
-// explain is one line for a person.
-func (b *batch) explain(prev, tier int, reason string, before, after, at int64, ev *event.Event) string {
-	what := ev.Type.String()
+// explain appends one line for a person, as a JSON string.
+func (b *batch) explain(j object, prev, tier int, reason string, before, after int64, ev *event.Event) object {
+	t := b.line[:0]
+	if reason == "time_decay" {
+		t = append(t, "the time passed until this "...)
+	}
+	t = append(t, ev.Type.String()...)
 	switch {
 	case reason == "time_decay":
-		what = "the time passed until this " + what
 	case ev.HasAmount && ev.Amount != 0 && ev.Currency != "":
-		what += " of " + event.FormatMoney(ev.Amount, ev.Currency)
+		t = append(append(t, " of "...), event.FormatMoney(ev.Amount, ev.Currency)...)
 	case ev.Type == event.Complaint:
-		what += " of severity " + strconv.Itoa(int(ev.Severity))
+		t = strconv.AppendUint(append(t, " of severity "...), uint64(ev.Severity), 10)
 	}
-	name := b.model.MeasureName()
+	t = append(t, ": "...)
 	to := &b.tiers[tier]
-	if prev < 0 {
-		return fmt.Sprintf("%s: %s %s gives %s (from %s)", what, name, short(after), to.Name, short(to.Enter))
+	if prev >= 0 && !b.after.Active {
+		t = append(t, "no order is left that is not returned, hence "...)
+		t = append(t, to.Name...)
+	} else {
+		t = append(append(t, b.model.MeasureName()...), ' ')
+		if prev >= 0 {
+			t = append(appendShort(t, before), " → "...)
+		}
+		t = appendShort(t, after)
+		switch {
+		case prev < 0:
+			t = append(append(t, " gives "...), to.Name...)
+			t = append(appendShort(append(t, " (from "...), to.Enter), ')')
+		case tier > prev:
+			t = append(append(t, " reaches "...), to.Name...)
+			t = append(appendShort(append(t, " (from "...), to.Enter), ')')
+		default:
+			from := &b.tiers[prev]
+			t = append(append(t, " leaves "...), from.Name...)
+			t = append(appendShort(append(t, " (below "...), from.Leave), ") for "...)
+			t = append(t, to.Name...)
+		}
 	}
-	if tier > prev {
-		return fmt.Sprintf("%s: %s %s → %s reaches %s (from %s)", what, name, short(before), short(after), to.Name, short(to.Enter))
-	}
-	if !b.after.Active {
-		return fmt.Sprintf("%s: no order is left that is not returned, hence %s", what, to.Name)
-	}
-	from := &b.tiers[prev]
-	return fmt.Sprintf("%s: %s %s → %s leaves %s (below %s) for %s", what, name, short(before), short(after), from.Name, short(from.Leave), to.Name)
+	b.line = t
+	return appendText(j, string(t))
 }
 
 // object is a JSON object being written.
@@ -200,17 +222,29 @@ func (o object) key(k string) object {
 	return append(o, '"', ':')
 }
 
-func (o object) raw(k, v string) object { return append(o.key(k), v...) }
-
 func (o object) text(k, v string) object { return appendText(o.key(k), v) }
+
+func (o object) int(k string, v int64) object { return strconv.AppendInt(o.key(k), v, 10) }
+
+func (o object) time(k string, ms int64) object {
+	return append(appendTime(append(o.key(k), '"'), ms), '"')
+}
+
+// decimal writes a number of 1/10,000ths, or null.
+func (o object) decimal(k string, v int64, valid bool) object {
+	if !valid {
+		return append(o.key(k), "null"...)
+	}
+	return appendDecimal(o.key(k), v)
+}
 
 func (o object) tier(k string, tiers []scoring.Tier, rank int) object {
 	if rank < 0 {
-		return o.raw(k, "null")
+		return append(o.key(k), "null"...)
 	}
 	o = append(o.key(k), '{')
 	o = o.text("id", tiers[rank].ID)
-	o = o.raw("rank", strconv.Itoa(rank))
+	o = o.int("rank", int64(rank))
 	o = o.text("name", tiers[rank].Name)
 	return append(o, '}')
 }
@@ -218,7 +252,7 @@ func (o object) tier(k string, tiers []scoring.Tier, rank int) object {
 // appendText appends a JSON string.
 func appendText(o object, s string) object {
 	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c >= 0x7f {
+		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c == 0x7f || c == '<' || c == '>' || c == '&' || c >= 0x80 && !utf8.ValidString(s) {
 			q, err := json.Marshal(s)
 			if err != nil {
 				panic(fmt.Sprintf("encoding a string: %v", err)) // strings cannot fail
@@ -231,31 +265,34 @@ func appendText(o object, s string) object {
 	return append(o, '"')
 }
 
-// decimal writes 1/10,000ths without trailing zeros.
-func decimal(v int64) string {
-	b := strconv.AppendInt(nil, v/10_000, 10)
-	if v < 0 && v > -10_000 {
-		b = []byte("-0")
+// appendDecimal writes 1/10,000ths without trailing zeros.
+func appendDecimal(b []byte, v int64) []byte {
+	if v < 0 {
+		b, v = append(b, '-'), -v
 	}
+	b = strconv.AppendInt(b, v/10_000, 10)
 	f := v % 10_000
-	if f < 0 {
-		f = -f
+	if f == 0 {
+		return b
 	}
-	if f != 0 {
-		d := strconv.AppendInt(nil, 10_000+f, 10)[1:]
-		for d[len(d)-1] == '0' {
-			d = d[:len(d)-1]
-		}
-		b = append(append(b, '.'), d...)
+	b = append(b, '.', byte('0'+f/1000), byte('0'+f/100%10), byte('0'+f/10%10), byte('0'+f%10))
+	for b[len(b)-1] == '0' {
+		b = b[:len(b)-1]
 	}
-	return string(b)
+	return b
 }
 
-// short is a score for a person, with one decimal.
-func short(v int64) string { return strconv.FormatFloat(float64(v)/10_000, 'f', 1, 64) }
+// appendShort writes a score for a person, with one decimal, rounded.
+func appendShort(b []byte, v int64) []byte {
+	if v < 0 {
+		b, v = append(b, '-'), -v
+	}
+	v = (v + 500) / 1000
+	return append(strconv.AppendInt(b, v/10, 10), '.', byte('0'+v%10))
+}
 
-func formatTime(ms int64) string {
-	return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z07:00")
+func appendTime(b []byte, ms int64) []byte {
+	return time.UnixMilli(ms).UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z07:00")
 }
 
 // traceID is the trace ID inside a W3C traceparent, "" when it has none.

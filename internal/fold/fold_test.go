@@ -441,8 +441,8 @@ func TestRulesSurviveTheirCanonicalForm(t *testing.T) {
 
 func TestDecimals(t *testing.T) {
 	for v, want := range map[int64]string{0: "0", 10_000: "1", 412_500: "41.25", 1: "0.0001", -5_000: "-0.5", -123_400: "-12.34"} {
-		if got := decimal(v); got != want {
-			t.Errorf("decimal(%d) = %s, want %s", v, got, want)
+		if got := string(appendDecimal(nil, v)); got != want {
+			t.Errorf("appendDecimal(%d) = %s, want %s", v, got, want)
 		}
 	}
 }
