@@ -1,0 +1,119 @@
+// Command tierctl is for people who run tierstream or try it: it sends single
+// events and shows what they change, reads customers, exports all of them,
+// and prints the journal, the rules and the model in plain words.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "tierctl:", err)
+	var usage *usageError
+	if errors.As(err, &usage) {
+		os.Exit(2)
+	}
+	os.Exit(1)
+}
+
+// usageError is a command line that cannot be understood.
+type usageError struct{ cause error }
+
+func (e *usageError) Error() string { return e.cause.Error() + " (see tierctl --help)" }
+func (e *usageError) Unwrap() error { return e.cause }
+
+const description = `Talks to a running tierstream: sends events, shows customers, explains.
+
+With the embedded demo running (go run ./cmd/consumer), nothing else is needed:
+
+  tierctl send purchase --customer me --amount 49.90
+  tierctl customer me
+
+Otherwise say where Kafka and Redis are, by flags or once in the environment:
+
+  export TIERSTREAM_BROKERS=kafka:9092 TIERSTREAM_REDIS=redis:6379
+  tierctl export --format csv -o customers.csv
+
+The exit code is 0 if all went well, 1 after a failure or a refused event, 2 for a wrong command line.`
+
+// cli is the command line; kong reads the tags.
+type cli struct {
+	connection
+
+	Send     sendCmd     `cmd:"" help:"Send one event, wait for it, and show before, after and the tier change."`
+	Customer customerCmd `cmd:"" help:"Show one customer: tier, value, and why."`
+	Export   exportCmd   `cmd:"" help:"Write all customers as CSV or lines of JSON."`
+	Journal  journalCmd  `cmd:"" help:"Print the journal: one line per applied batch."`
+	Rules    rulesCmd    `cmd:"" help:"List or show the rules by which the namespace was decided."`
+	Topics   topicsCmd   `cmd:"" help:"Create the topics of a namespace."`
+	Model    modelCmd    `cmd:"" help:"Make or check a model file."`
+}
+
+// terminal is where a command reads and writes: results to out, progress and
+// warnings to err, so that out can be piped.
+type terminal struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+func (t *terminal) note(format string, args ...any) { fmt.Fprintf(t.err, format+"\n", args...) }
+
+// run is the program without its process.
+func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) error {
+	var c cli
+	helped := false
+	parser, err := kong.New(&c,
+		kong.Name("tierctl"),
+		kong.Description(description),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(int) { helped = true }),
+		kong.ExplicitGroups([]kong.Group{{Key: connectionGroup, Title: "Where the services are (in the environment too: --redis as TIERSTREAM_REDIS):"}}),
+		kong.Resolvers(environment(getenv)),
+		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, WrapUpperBound: 110}),
+	)
+	if err != nil {
+		return fmt.Errorf("building command line: %w", err)
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	selected, err := parser.Parse(args)
+	if helped {
+		return nil
+	}
+	if err != nil {
+		return &usageError{err}
+	}
+	selected.BindTo(ctx, (*context.Context)(nil))
+	return selected.Run(&c.connection, &terminal{stdin, stdout, stderr})
+}
+
+// environment gives a connection flag that the command line leaves out the
+// value of TIERSTREAM_<FLAG>. Other flags have none: an amount that stands in
+// the environment would be a trap.
+func environment(getenv func(string) string) kong.Resolver {
+	return kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+		if flag.Group == nil || flag.Group.Key != connectionGroup {
+			return nil, nil
+		}
+		if v := getenv("TIERSTREAM_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))); v != "" {
+			return v, nil
+		}
+		return nil, nil
+	})
+}
