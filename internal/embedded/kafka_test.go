@@ -90,6 +90,7 @@ func read(t *testing.T, addr, topic string, partition int32, isolation kgo.Isola
 	client := newClient(t, addr,
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(0)}}),
 		kgo.FetchIsolationLevel(isolation), kgo.KeepControlRecords(), kgo.FetchMaxWait(50*time.Millisecond))
+	defer client.Close() // closing it after the broker takes seconds
 	end := endOffset(t, addr, topic, partition, isolation)
 	var out []string
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

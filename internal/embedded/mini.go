@@ -48,6 +48,7 @@ func (m *mini) addr() string { return m.redis.Addr() }
 // stop ends the connections first, so that the snapshot is of one moment.
 func (m *mini) stop() error {
 	m.redis.Close()
+	m.redis.ClockTTL(false) // no key expires while the snapshot is taken
 	if err := saveSnapshot(m.redis, m.snapshot); err != nil {
 		return fmt.Errorf("stopping miniredis: %w", err)
 	}

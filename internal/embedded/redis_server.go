@@ -1,11 +1,13 @@
 package embedded
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,8 +17,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // errNoRedisServer: this machine has no redis-server that can be used.
@@ -193,12 +193,10 @@ func (r *redisServer) run(ctx context.Context, binary, data string) error {
 // awaitAnswer returns when the server answers PING, which it refuses while it
 // loads its file. It ends the server when that does not come to pass.
 func (r *redisServer) awaitAnswer(ctx context.Context) error {
-	client := redis.NewClient(&redis.Options{Addr: r.addr(), MaxRetries: -1, DialerRetries: 1})
-	defer client.Close()
 	ask := time.NewTicker(answerEvery)
 	defer ask.Stop()
 	for {
-		err := client.Ping(ctx).Err()
+		err := ping(ctx, r.addr())
 		select {
 		case <-r.ended: // whoever answered was not this server
 			text := tail(r.output)
@@ -218,6 +216,32 @@ func (r *redisServer) awaitAnswer(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("waiting for an answer: %w (last: %w)", ctx.Err(), err), r.end())
 		}
 	}
+}
+
+// ping is nil when a Redis answers there and has loaded its data.
+func ping(ctx context.Context, addr string) error {
+	const patience = time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	connection, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	if err := connection.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(connection, "PING\r\n"); err != nil {
+		return err
+	}
+	answer, err := bufio.NewReader(connection).ReadString('\n')
+	if err != nil {
+		return err
+	}
+	if answer != "+PONG\r\n" {
+		return errors.New(strings.TrimSpace(answer)) // such as -LOADING
+	}
+	return nil
 }
 
 // stop asks the server to write its file and end.
