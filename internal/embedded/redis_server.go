@@ -45,8 +45,8 @@ type redisServer struct {
 	process *os.Process
 	output  string // the file with what it printed
 
-	stopping atomic.Bool
-	ended    chan struct{} // closed when the child has been waited for
+	serving atomic.Bool   // its end would be news: it has answered and was not asked to end
+	ended   chan struct{} // closed when the child has been waited for
 }
 
 func (r *redisServer) addr() string { return fmt.Sprintf("127.0.0.1:%d", r.port) }
@@ -176,7 +176,7 @@ func (r *redisServer) run(ctx context.Context, binary, data string) error {
 		started <- nil
 		err := command.Wait()
 		close(r.ended)
-		if !r.stopping.Load() {
+		if r.serving.Load() {
 			r.log.Error("redis-server ended", "pid", command.Process.Pid, "error", err, "output", r.output)
 		}
 	}()
@@ -207,6 +207,7 @@ func (r *redisServer) awaitAnswer(ctx context.Context) error {
 		default:
 		}
 		if err == nil {
+			r.serving.Store(true)
 			return nil
 		}
 		select {
@@ -253,7 +254,7 @@ func (r *redisServer) stop() error {
 }
 
 func (r *redisServer) end() error {
-	r.stopping.Store(true)
+	r.serving.Store(false)
 	_ = terminate(r.process.Pid) // fails only when it has ended
 	timeout := time.NewTimer(stopPatience)
 	defer timeout.Stop()
