@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -31,6 +32,16 @@ func Open(address, password string) (redis.UniversalClient, error) {
 	o.ReadTimeout, o.WriteTimeout = 10*time.Second, 10*time.Second
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return redis.NewClient(o), nil
+}
+
+// SetLog sends what the client library has to say of its connections to log,
+// at debug level: whatever matters comes back as an error of a call.
+func SetLog(log *slog.Logger) { redis.SetLogger(redisLog{log}) }
+
+type redisLog struct{ log *slog.Logger }
+
+func (l redisLog) Printf(ctx context.Context, format string, args ...any) {
+	l.log.DebugContext(ctx, "redis: "+fmt.Sprintf(format, args...))
 }
 
 // Reach says in one sentence that Redis does not answer.

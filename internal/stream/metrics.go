@@ -63,10 +63,14 @@ func newMetrics() (*metrics, error) {
 		m.codes[i] = attribute.String("code", event.Code(i).String())
 		m.records.Add(context.Background(), 0, metric.WithAttributes(m.codes[i]))
 	}
-	for _, c := range []metric.Int64Counter{m.changes, m.batches, m.rejections, m.sessions, m.stops, m.aborts, m.reapplied} {
-		c.Add(context.Background(), 0)
-	}
 	return m, nil
+}
+
+// zero makes a partition's counters exist from the moment it is assigned.
+func (m *metrics) zero(attrs metric.MeasurementOption) {
+	for _, c := range []metric.Int64Counter{m.changes, m.batches, m.rejections, m.sessions, m.stops, m.aborts, m.reapplied} {
+		c.Add(context.Background(), 0, attrs)
+	}
 }
 
 // observe registers what is read from the partitions' status when asked.
@@ -107,7 +111,7 @@ func (m *metrics) stage(ctx context.Context, name string, began time.Time) {
 	m.stageTime.Record(ctx, time.Since(began).Seconds(), m.stages[name])
 }
 
-func (m *metrics) batch(ctx context.Context, attrs metric.MeasurementOption, out *fold.Output, records int) {
+func (m *metrics) batch(ctx context.Context, attrs metric.MeasurementOption, out *fold.Output) {
 	m.batches.Add(ctx, 1, attrs)
 	if out.Changes > 0 {
 		m.changes.Add(ctx, int64(out.Changes), attrs)

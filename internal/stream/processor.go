@@ -161,6 +161,7 @@ func (p *Processor) assigned(ctx context.Context, partitions []int32) {
 		ctx, cancel := context.WithCancel(ctx)
 		r := &running{cancel: cancel, drain: make(chan struct{}), done: make(chan struct{})}
 		st := newPartitionStatus(n)
+		p.metrics.zero(st.attrs)
 		log := p.cfg.Log.With("partition", n)
 		w := &worker{
 			Processor: p, partition: n, log: log, store: p.cfg.Store(n), drain: r.drain, status: st,

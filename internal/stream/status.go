@@ -58,6 +58,13 @@ func (s *partitionStatus) state() (statusName, error) {
 	return s.name, s.err
 }
 
+// restored notes where the partition stands when its owner begins.
+func (s *partitionStatus) restored(st protocol.State, seq, published uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last, s.seq, s.pubSeq = st, seq, published
+}
+
 func (s *partitionStatus) applied(out *fold.Output) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tierstream/tierstream/internal/event"
@@ -620,6 +622,8 @@ func (s *session) live(ctx context.Context, g *errgroup.Group, p *producer) erro
 		s.log.Info("publishing what was applied but not published", "batches", n)
 		s.signal(s.more)
 	}
+	k, _ := s.machine.Trim()
+	s.status.restored(s.state, s.machine.Identity().Seq, k.Seq)
 	s.status.set(statusRunning, nil)
 	publisher := make(chan struct{})
 	g.Go(func() error {
@@ -707,31 +711,45 @@ func (s *session) apply(ctx context.Context) error {
 			s.status.idle(s.reader)
 			continue
 		}
-		out, err := s.foldBatch(ctx, in, t.next)
-		if err != nil {
+		if err := s.applyBatch(ctx, in, t); err != nil {
 			return err
 		}
-		out.Journal.Epoch, out.Journal.Owner = s.machine.Identity().Epoch, s.owner
-		out.Entry.Journal = out.Journal.Encode()
-		s.mu.Lock()
-		k, drop := s.machine.Trim()
-		s.mu.Unlock()
-		if err := s.write(ctx, out, out.Entry, k, drop); err != nil {
-			return err
-		}
-		s.mu.Lock()
-		s.machine.Applied(out.Entry, len(drop))
-		s.pending += out.Entry.Size()
-		s.mu.Unlock()
-		s.signal(s.more)
-		s.settle(out)
-		if len(in.Sweep) > 0 {
-			if err := s.askDue(ctx); err != nil {
-				return err
-			}
-		}
-		s.metrics.batch(ctx, s.status.attrs, out, len(t.records))
 	}
+}
+
+// applyBatch folds one batch, makes it the state, and hands it to the
+// publisher.
+func (s *session) applyBatch(ctx context.Context, in *fold.Input, t *taken) (err error) {
+	ctx, span := tracer.Start(ctx, "tierstream.batch", trace.WithSpanKind(trace.SpanKindConsumer))
+	defer func() { endSpan(span, err) }()
+	linkProducers(span, in.Records)
+	out, err := s.foldBatch(ctx, in, t.next)
+	if err != nil {
+		return err
+	}
+	out.Journal.Epoch, out.Journal.Owner = s.machine.Identity().Epoch, s.owner
+	out.Entry.Journal = out.Journal.Encode()
+	s.mu.Lock()
+	k, drop := s.machine.Trim()
+	s.mu.Unlock()
+	if err := s.write(ctx, out, out.Entry, k, drop); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.machine.Applied(out.Entry, len(drop))
+	s.pending += out.Entry.Size()
+	s.mu.Unlock()
+	s.signal(s.more)
+	s.settle(out)
+	if len(in.Sweep) > 0 {
+		if err := s.askDue(ctx); err != nil {
+			return err
+		}
+	}
+	s.metrics.batch(ctx, s.status.attrs, out)
+	span.SetAttributes(attribute.Int("partition", int(s.partition)), attribute.Int("records", len(t.records)),
+		attribute.Int("changes", out.Changes), attribute.Int64("seq", int64(out.Entry.Seq)))
+	return nil
 }
 
 // clock reads the batch's one clock. It never goes back.
@@ -822,7 +840,10 @@ func (s *session) publisher(ctx context.Context, p *producer) error {
 			continue
 		}
 		began := time.Now()
-		k, err := p.publish(ctx, entries)
+		tctx, span := tracer.Start(ctx, "tierstream.publish", trace.WithSpanKind(trace.SpanKindProducer),
+			trace.WithAttributes(attribute.Int("partition", int(s.partition)), attribute.Int("batches", n)))
+		k, err := p.publish(tctx, entries)
+		endSpan(span, err)
 		if err != nil {
 			s.metrics.aborts.Add(ctx, 1, s.status.attrs)
 			return err

@@ -1,0 +1,233 @@
+// Command consumer is tierstream: it reads event topics, keeps customers'
+// values in Redis and publishes tier changes.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tierstream/tierstream/internal/api"
+	"github.com/tierstream/tierstream/internal/embedded"
+	"github.com/tierstream/tierstream/internal/state"
+	"github.com/tierstream/tierstream/internal/stream"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "consumer:", err)
+		os.Exit(1)
+	}
+}
+
+// run builds the parts bottom up, starts them together and stops them in
+// reverse.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) (err error) {
+	f, done, err := parse(args, environ, stdout, stderr)
+	if done {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := f.validate(); err != nil {
+		return err
+	}
+	rules, err := f.rules()
+	if err != nil {
+		return err
+	}
+	log := logger(f, stderr)
+	state.SetLog(log)
+
+	// Services.
+	var sv *embedded.Services
+	if f.embedded() {
+		if f.Check {
+			fmt.Fprintln(stdout, "settings and model are right; the embedded services would be used")
+			return nil
+		}
+		sv, err = embedded.Start(ctx, embedded.Options{Dir: f.DataDir, Namespace: f.Namespace, Log: onlyErrors(log)})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, sv.Close()) }()
+		f.Brokers, f.Redis = sv.Brokers, sv.Redis
+	}
+	password := ""
+	if f.RedisPass != "" {
+		b, err := os.ReadFile(f.RedisPass)
+		if err != nil {
+			return fmt.Errorf("reading the Redis password: %w", err)
+		}
+		password = strings.TrimRight(string(b), "\r\n")
+	}
+	rdb, err := state.Open(f.Redis, password)
+	if err != nil {
+		return err
+	}
+	defer rdb.Close()
+	if err := state.Reach(ctx, rdb, f.Redis); err != nil {
+		return err
+	}
+	warning, err := state.Check(ctx, rdb)
+	if err != nil {
+		return err
+	}
+	if warning != "" && sv == nil {
+		log.Warn(warning)
+	}
+	kafka := []kgo.Opt{kgo.SeedBrokers(f.Brokers...), kgo.ClientID("tierstream"), kgo.MetadataMinAge(250 * time.Millisecond)}
+
+	// Telemetry, before the first part that counts.
+	tel, err := startTelemetry(ctx, f.OTLP)
+	if err != nil {
+		return err
+	}
+	defer tel.stop()
+
+	// The processor.
+	cfg := stream.Config{
+		Namespace: f.Namespace, Topics: f.topics(), Rules: rules, Engine: version(),
+		AllowRejects: f.AllowRejects, Lease: f.Lease, BatchRecords: f.BatchRecords, CacheBytes: f.CacheMB << 20,
+		Kafka: kafka, Log: log,
+		Store: func(p int32) stream.Store { return state.NewStore(rdb, f.Namespace, p, f.Lease) },
+	}
+	if f.LiveSince != "" {
+		if cfg.LiveSince, err = time.Parse(time.RFC3339, f.LiveSince); err != nil {
+			return fmt.Errorf("--live-since %s: want a time like 2026-01-31T00:00:00Z", f.LiveSince)
+		}
+	}
+	p, err := stream.New(cfg)
+	if err != nil {
+		return err
+	}
+	if (f.CreateTopics || sv != nil) && !f.Check {
+		if err := createTopics(ctx, kafka, cfg.Topics, f.Partitions, log); err != nil {
+			return err
+		}
+	}
+	if err := p.Check(ctx); err != nil {
+		return err
+	}
+	if f.Check {
+		fmt.Fprintln(stdout, "settings, model, Kafka and Redis are right")
+		return nil
+	}
+
+	// The HTTP side.
+	l, err := net.Listen("tcp", f.Listen)
+	if err != nil && sv != nil {
+		l, err = net.Listen("tcp", "127.0.0.1:0") // the demo takes what is free
+	}
+	if err != nil {
+		return fmt.Errorf("listening for /healthz, /readyz and /metrics: %w", err)
+	}
+	srv := &http.Server{Handler: api.Handler(p.Ready, tel.metrics), ReadHeaderTimeout: 5 * time.Second}
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serving HTTP: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		c, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+		defer cancel()
+		return srv.Shutdown(c)
+	})
+	g.Go(func() error { return p.Run(ctx) })
+	if sv != nil {
+		g.Go(func() error { return demo(ctx, f, sv, kafka, p, l.Addr().String(), stdout) })
+	} else {
+		log.Info("running", "namespace", f.Namespace, "topics", f.Topics, "listen", l.Addr().String(), "rules", rules.Hash().String()[:12])
+		g.Go(func() error { return watch(ctx, p, log) })
+	}
+	return g.Wait()
+}
+
+// watch ends the process once every partition it owns has stopped for good:
+// then nothing is left to do, and an exit code says so to whoever supervises.
+func watch(ctx context.Context, p *stream.Processor, log *slog.Logger) error {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		stopped := p.Stopped()
+		if n := p.Totals().Partitions; n > 0 && len(stopped) == n {
+			for q, err := range stopped {
+				return fmt.Errorf("all %d partitions owned here have stopped; partition %d: %w", n, q, err)
+			}
+		}
+	}
+}
+
+func createTopics(ctx context.Context, kafka []kgo.Opt, t stream.Topics, partitions int32, log *slog.Logger) error {
+	cl, err := kgo.NewClient(kafka...)
+	if err != nil {
+		return fmt.Errorf("opening a Kafka client: %w", err)
+	}
+	defer cl.Close()
+	if err := stream.Reach(ctx, cl); err != nil {
+		return err
+	}
+	return stream.CreateTopics(ctx, cl, t, partitions, 0, func(name string) { log.Info("topic created", "topic", name) })
+}
+
+func logger(f *flags, w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(f.LogLevel)) // one of the enum
+	if f.embedded() && f.LogLevel == "info" {
+		level = slog.LevelWarn // the demo prints its own lines
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if f.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// onlyErrors lets the embedded services speak only when something is wrong:
+// they warn of every fsync that takes some milliseconds.
+func onlyErrors(log *slog.Logger) *slog.Logger { return slog.New(errorsOnly{log.Handler()}) }
+
+type errorsOnly struct{ slog.Handler }
+
+func (h errorsOnly) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelError }
+
+func (h errorsOnly) WithAttrs(a []slog.Attr) slog.Handler { return errorsOnly{h.Handler.WithAttrs(a)} }
+
+func (h errorsOnly) WithGroup(g string) slog.Handler { return errorsOnly{h.Handler.WithGroup(g)} }
+
+// version names this build.
+func version() string {
+	if b, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range b.Settings {
+			if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+				return "tierstream " + s.Value[:12]
+			}
+		}
+	}
+	return "tierstream dev"
+}
