@@ -50,7 +50,7 @@ type flags struct {
 	MaxSkew    time.Duration `help:"How far an event's time may lie after its record's timestamp." default:"5m" group:"Rules"`
 	MaxAmount  int64         `help:"Sanity cap of one amount, in minor units." default:"1000000000000" group:"Rules"`
 	Retention  time.Duration `help:"How far behind a customer's newest event another may still be used." default:"9600h" group:"Rules"`
-	Grace      time.Duration `help:"How long a return may wait for its order." default:"24h" group:"Rules"`
+	Grace      time.Duration `help:"How long after its own time a return may wait for its order." default:"168h" group:"Rules"`
 	MaxEvents  int           `help:"Events of one customer kept in detail." default:"128" group:"Rules"`
 	ZeroOrders string        `help:"Purchases of amount 0." enum:"ignore,count" default:"ignore" group:"Rules"`
 	TestEvents string        `help:"Events marked as test." enum:"ignore,count" default:"ignore" group:"Rules"`
