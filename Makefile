@@ -52,7 +52,11 @@ fuzz: ## Run every fuzz target for FUZZTIME
 	done
 
 .PHONY: bench
-bench: ## Run benchmarks; BENCH selects, COUNT repeats
+bench: ## Measure the consumer against a naive loop and the bare protocol, on real services
+	go run ./cmd/bench $(ARGS)
+
+.PHONY: microbench
+microbench: ## Run the packages' benchmarks; BENCH selects, COUNT repeats
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(PKG)
 
 .PHONY: lint
