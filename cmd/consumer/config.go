@@ -39,6 +39,7 @@ type flags struct {
 	Namespace    string   `help:"Name of this state: part of every Redis key, of the journal's name and of the group." default:"live" group:"Topics"`
 	Topics       []string `help:"Input topics. Must have the same number of partitions and be keyed by customer ID." default:"purchases,complaints,referrals" group:"Topics"`
 	Changes      string   `name:"changes-topic" help:"Topic of tier changes." default:"tier-changes" group:"Topics"`
+	ChangesFmt   string   `name:"changes-format" help:"Data of tier changes: json or msgpack." enum:"json,msgpack" default:"json" group:"Topics"`
 	DeadLetters  string   `name:"dead-letters-topic" help:"Topic of refused records." default:"dead-letters" group:"Topics"`
 	Partitioner  string   `help:"How producers choose partitions: murmur2 (Java, franz-go), crc32 (librdkafka), fnv1a (sarama), explicit." enum:"murmur2,crc32,fnv1a,explicit" default:"murmur2" group:"Topics"`
 	CreateTopics bool     `help:"Create topics that do not exist." group:"Topics"`

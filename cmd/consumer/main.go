@@ -104,7 +104,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	// The processor.
 	cfg := stream.Config{
 		Namespace: f.Namespace, Topics: f.topics(), Rules: rules, Engine: version(),
-		AllowRejects: f.AllowRejects, Lease: f.Lease, BatchRecords: f.BatchRecords, CacheBytes: f.CacheMB << 20,
+		AllowRejects: f.AllowRejects, MsgpackChanges: f.ChangesFmt == "msgpack", Lease: f.Lease, BatchRecords: f.BatchRecords, CacheBytes: f.CacheMB << 20,
 		Kafka: kafka, Log: log,
 		Store: func(p int32) stream.Store { return state.NewStore(rdb, f.Namespace, p, f.Lease) },
 	}

@@ -9,10 +9,13 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/tierstream/tierstream/internal/customer"
 	"github.com/tierstream/tierstream/internal/event"
@@ -223,6 +226,34 @@ func TestGoldenStory(t *testing.T) {
 	}
 	if !bytes.Equal(b.Bytes(), want) {
 		t.Errorf("the story changed (a golden output: raise Version, then -update):\n%s", b.String())
+	}
+}
+
+func TestMsgpackSaysWhatTheJSONSays(t *testing.T) {
+	p := newPartition(t, testRules())
+	p.must(day(0), protocol.Bound{}, purchase(t, "o1", "anna", day(0), 4_990))
+	payload := p.of(protocol.Changes)[0].Value
+	b, err := Msgpack(payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got any
+	if err := msgpack.Unmarshal(b, &got); err != nil {
+		t.Fatal(err)
+	}
+	back, err := json.Marshal(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var x, y any
+	if err := errors.Join(json.Unmarshal(back, &x), json.Unmarshal(payload, &y)); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(x, y) {
+		t.Errorf("got %s\nwant %s", back, payload)
+	}
+	if _, err := Msgpack([]byte("{")); err == nil {
+		t.Error("broken JSON is accepted")
 	}
 }
 

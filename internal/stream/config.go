@@ -54,6 +54,9 @@ type Config struct {
 	LiveSince    time.Time
 	AllowRejects bool // go on after a flood of refused records
 
+	// MsgpackChanges sends the data of tier changes as MessagePack, not JSON.
+	MsgpackChanges bool
+
 	Lease        time.Duration // how long one accepted script lets its owner apply; 10 s
 	Heartbeat    time.Duration // of the consumer group; 250 ms, which bounds how fast a rebalance is noticed
 	BatchRecords int           // records per batch at most; 8,192

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tierstream/tierstream/internal/event"
+	"github.com/tierstream/tierstream/internal/fold"
 	"github.com/tierstream/tierstream/internal/protocol"
 )
 
@@ -20,6 +22,8 @@ type producer struct {
 	client    *kgo.Client
 	topics    Topics
 	partition int32
+	msgpack   bool // changes go out as MessagePack
+	max       int  // largest message that the outputs surely accept, bytes
 }
 
 // openProducer opens the producer and forces its initialisation, which the
@@ -55,7 +59,7 @@ func openProducer(ctx context.Context, cfg *Config, p int32, maxMessage int32) (
 		cl.Close()
 		return nil, fmt.Errorf("fencing the previous producer: %w", err)
 	}
-	return &producer{client: cl, topics: cfg.Topics, partition: p}, nil
+	return &producer{client: cl, topics: cfg.Topics, partition: p, msgpack: cfg.MsgpackChanges, max: int(maxMessage)}, nil
 }
 
 func (p *producer) close() { p.client.Close() }
@@ -63,6 +67,10 @@ func (p *producer) close() { p.client.Close() }
 // publish makes the entries' messages and journal records one committed fact,
 // and says where the last journal record lies. After an error the outcome is
 // not known: the producer must be closed, and K read anew.
+//
+// A dead letter that does not fit its topic goes without its value: a record
+// can be small in its topic, compressed, and large on its own. It still says
+// where the original lies.
 func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (protocol.Published, error) {
 	if err := p.client.BeginTransaction(); err != nil {
 		return protocol.Published{}, fmt.Errorf("beginning a transaction: %w", err)
@@ -90,6 +98,15 @@ func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (prot
 			for i, h := range m.Headers {
 				r.Headers[i] = kgo.RecordHeader{Key: h.Key, Value: h.Value}
 			}
+			if m.Stream == protocol.Changes && p.msgpack {
+				if err := asMsgpack(r); err != nil {
+					return protocol.Published{}, err
+				}
+			}
+			if m.Stream == protocol.DeadLetters && size(r) > p.max-4<<10 {
+				r.Headers = append(r.Headers, kgo.RecordHeader{Key: "tierstream-value-omitted", Value: strconv.AppendInt(nil, int64(len(r.Value)), 10)})
+				r.Value = nil
+			}
 			p.client.Produce(ctx, r, promise)
 		}
 		last = &kgo.Record{Topic: p.topics.Journal, Partition: p.partition, Value: e.Journal}
@@ -109,4 +126,17 @@ func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (prot
 		return protocol.Published{}, fmt.Errorf("committing a transaction: %w", err)
 	}
 	return protocol.Published{Point: entries[len(entries)-1].Point(), Offset: last.Offset, LeaderEpoch: -1}, nil
+}
+
+// asMsgpack rewrites a change's data.
+func asMsgpack(r *kgo.Record) (err error) {
+	if r.Value, err = fold.Msgpack(r.Value); err != nil {
+		return err
+	}
+	for i := range r.Headers {
+		if r.Headers[i].Key == "content-type" {
+			r.Headers[i].Value = []byte(fold.MsgpackType)
+		}
+	}
+	return nil
 }

@@ -188,3 +188,29 @@ func TestGraceEndsWithoutAnotherEvent(t *testing.T) {
 		t.Errorf("%d dead letters after the rebuild", len(again))
 	}
 }
+
+// A record that compresses well enough for its topic, but is too large on its
+// own, must not stop its partition.
+func TestOversizedDeadLetterGoesWithoutItsValue(t *testing.T) {
+	w := fakeWorld(t)
+	big := make([]byte, 3<<20)
+	cl := w.client(kgo.ProducerBatchMaxBytes(4<<20), kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
+	if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: w.cfg.Topics.Inputs[0], Key: []byte("c"), Value: big}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	w.settled(1)
+	dead := w.read(w.cfg.Topics.DeadLetters)
+	if len(dead) != 1 || len(dead[0].Value) != 0 {
+		t.Fatalf("dead letters %v", dead)
+	}
+	omitted := ""
+	for _, h := range dead[0].Headers {
+		if h.Key == "tierstream-value-omitted" {
+			omitted = string(h.Value)
+		}
+	}
+	if omitted != fmt.Sprint(len(big)) {
+		t.Errorf("omitted %q", omitted)
+	}
+}
