@@ -91,6 +91,8 @@ type site struct {
 	topic stream.Topics
 	rules *rulesTopic    // nil without Kafka
 	model *scoring.Model // of --model; nil: none
+
+	warned bool // that the built-in model is used
 }
 
 // needs says what a command cannot do without.
@@ -207,7 +209,10 @@ func (s *site) rulesInForce(f *protocol.Fence) (*fold.Rules, error) {
 		m := s.model
 		if m == nil {
 			m = scoring.Default()
-			s.term.note("note: values are read with the built-in default model, because the rules of namespace %s are not known (--model gives another)", s.Namespace)
+			if !s.warned {
+				s.warned = true
+				s.term.note("note: values are read with the built-in default model, because the rules of namespace %s are not known (--model gives another)", s.Namespace)
+			}
 		}
 		r = &fold.Rules{Clock: fold.ClockWall, Partitioner: "murmur2", Topics: strings.Split(defaultTopics, ","),
 			Limits: event.Limits{}.WithDefaults(), Policy: customer.DefaultPolicy(m.Currency()), Model: m}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/csv"
 	"encoding/json"
@@ -133,12 +134,9 @@ func (s *site) customers(ctx context.Context, partitions int32) ([]stored, []*pr
 	// A customer whose due time moved while their partition was listed can
 	// appear twice: the newer record counts.
 	slices.SortFunc(all, func(a, b stored) int {
-		if c := strings.Compare(a.id, b.id); c != 0 {
-			return c
-		}
-		return int(int64(b.seq) - int64(a.seq))
+		return cmp.Or(strings.Compare(a.id, b.id), cmp.Compare(a.partition, b.partition), cmp.Compare(b.seq, a.seq))
 	})
-	return slices.CompactFunc(all, func(a, b stored) bool { return a.id == b.id }), fences, nil
+	return slices.CompactFunc(all, func(a, b stored) bool { return a.id == b.id && a.partition == b.partition }), fences, nil
 }
 
 func (c *exportCmd) write(t *terminal, to io.Writer, viewer *api.Viewer, all []stored, fences []*protocol.Fence, at time.Time) error {

@@ -97,15 +97,14 @@ func (s *site) span(ctx context.Context, topic string, partition int32) (span, e
 }
 
 // partitionsOf is how many partitions a topic has; 0 when it does not exist.
+// It lists all topics, because the client asks for a while after a named one
+// that is missing.
 func (s *site) partitionsOf(ctx context.Context, topic string) (int32, error) {
-	md, err := s.admin.Metadata(ctx, topic)
+	all, err := s.admin.ListTopics(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("asking Kafka for topic %s: %w", topic, err)
+		return 0, fmt.Errorf("asking Kafka for its topics: %w", err)
 	}
-	d, ok := md.Topics[topic]
-	if !ok || errors.Is(d.Err, kerr.UnknownTopicOrPartition) {
-		return 0, nil
-	}
+	d := all[topic]
 	if d.Err != nil {
 		return 0, fmt.Errorf("asking Kafka for topic %s: %w", topic, d.Err)
 	}

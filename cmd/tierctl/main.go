@@ -14,9 +14,11 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"github.com/redis/go-redis/v9"
 )
 
 func main() {
+	redis.SetLogger(silent{}) // what it would say comes as errors, too
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)
 	stop()
@@ -30,6 +32,11 @@ func main() {
 	}
 	os.Exit(1)
 }
+
+// silent is a logger of the Redis client that says nothing.
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
 
 // usageError is a command line that cannot be understood.
 type usageError struct{ cause error }

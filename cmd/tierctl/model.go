@@ -70,38 +70,55 @@ func (c *modelInitCmd) Run(t *terminal) error {
 
 // options completes the flags by asking, where somebody can answer.
 func (c *modelInitCmd) options(t *terminal) (o scoring.InitOptions, err error) {
-	q := questions{t: t}
+	var q *questions
 	if isTerminal(t.in) {
-		q.answers = bufio.NewScanner(t.in)
+		q = newQuestions(t, t.in)
+	} else {
+		q = newQuestions(t, nil)
 	}
 	o.Name = c.Name
-	o.Currency = q.ask(c.Currency, "", "Base currency (ISO 4217, such as EUR)", "--currency", func(s string) error {
-		if _, ok := event.Exponent(strings.ToUpper(s)); !ok {
-			return fmt.Errorf("%q is not an ISO 4217 currency", s)
-		}
-		return nil
-	})
-	o.Currency = strings.ToUpper(o.Currency)
-	o.Zone = q.ask(c.Zone, "UTC", "Zone whose midnights separate purchase days", "--zone", func(s string) error {
-		_, err := scoring.NewCalendar(s)
-		return err
-	})
-	typical := q.ask(c.TypicalOrder, "", "Typical order, as money (such as 35.00)", "--typical-order", func(s string) error {
-		minor, err := event.ParseMoney(s, o.Currency)
-		if err == nil && minor <= 0 {
-			err = fmt.Errorf("%s is not above 0", s)
-		}
-		return err
-	})
-	o.MarginRate = q.ask(c.MarginRate, "0.30", "Margin rate of an order that states none (0 to 1)", "--margin-rate", func(s string) error {
-		_, err := scoring.Init(scoring.InitOptions{Currency: o.Currency, MarginRate: s})
-		return err
-	})
+	o.Currency = q.currency(c.Currency)
+	o.Zone = q.zone(c.Zone)
+	typical := q.typicalOrder(c.TypicalOrder, o.Currency)
+	o.MarginRate = q.marginRate(c.MarginRate, o.Currency)
 	if q.err != nil {
 		return o, q.err
 	}
 	o.TypicalOrderMinor, err = event.ParseMoney(typical, o.Currency)
 	return o, err
+}
+
+func (q *questions) currency(given string) string {
+	return strings.ToUpper(q.ask(given, "", "Base currency (ISO 4217, such as EUR)", "--currency", func(s string) error {
+		if _, ok := event.Exponent(strings.ToUpper(s)); !ok {
+			return fmt.Errorf("%q is not an ISO 4217 currency", s)
+		}
+		return nil
+	}))
+}
+
+func (q *questions) zone(given string) string {
+	return q.ask(given, "UTC", "Zone whose midnights separate purchase days", "--zone", func(s string) error {
+		_, err := scoring.NewCalendar(s)
+		return err
+	})
+}
+
+func (q *questions) typicalOrder(given, currency string) string {
+	return q.ask(given, "", "Typical order, as money (such as 35.00)", "--typical-order", func(s string) error {
+		minor, err := event.ParseMoney(s, currency)
+		if err == nil && minor <= 0 {
+			err = fmt.Errorf("%s is not above 0", s)
+		}
+		return err
+	})
+}
+
+func (q *questions) marginRate(given, currency string) string {
+	return q.ask(given, "0.30", "Margin rate of an order that states none (0 to 1)", "--margin-rate", func(s string) error {
+		_, err := scoring.Init(scoring.InitOptions{Currency: currency, MarginRate: s})
+		return err
+	})
 }
 
 // isTerminal tells whether somebody can answer.
@@ -123,6 +140,15 @@ type questions struct {
 	t       *terminal
 	answers *bufio.Scanner // nil: nobody is there
 	err     error
+}
+
+// newQuestions asks whoever writes answers; nil is nobody.
+func newQuestions(t *terminal, answers io.Reader) *questions {
+	q := &questions{t: t}
+	if answers != nil {
+		q.answers = bufio.NewScanner(answers)
+	}
+	return q
 }
 
 // ask is the given answer, or that of the person, or the default. A wrong

@@ -272,6 +272,7 @@ type delivery struct {
 	class     sim.Topic
 	partition int32
 	input     int // index of its topic
+	sentTo    string
 	offset    int64
 
 	before      []byte // the customer's record before; nil: unknown
@@ -339,13 +340,13 @@ func (d *delivery) run(ctx context.Context, e *event.Event, timeout time.Duratio
 		return err
 	}
 	t := d.term
-	fmt.Fprintf(t.out, "sent     %s %s of %s to %s/%d@%d\n", e.Type, e.BusinessID, e.Customer, rules.Topics[d.input], d.partition, d.offset)
+	fmt.Fprintf(t.out, "sent     %s %s of %s to %s/%d@%d\n", e.Type, e.BusinessID, e.Customer, d.sentTo, d.partition, d.offset)
 	waiting, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if err := d.wait(waiting); err != nil {
 		return d.late(ctx, err, timeout)
 	}
-	letter, err := d.deadLetter(waiting, letters, rules.Topics[d.input])
+	letter, err := d.deadLetter(waiting, letters)
 	if err != nil {
 		return d.late(ctx, err, timeout)
 	}
@@ -426,7 +427,7 @@ func (d *delivery) produce(ctx context.Context, e *event.Event, topic string, ke
 	if err := d.kafka.ProduceSync(ctx, r).FirstErr(); err != nil {
 		return fmt.Errorf("producing to %s/%d: %w", topic, d.partition, err)
 	}
-	d.offset = r.Offset
+	d.sentTo, d.offset = topic, r.Offset
 	return nil
 }
 
@@ -480,7 +481,7 @@ func (d *delivery) progress(done <-chan struct{}) {
 		case <-done:
 			return
 		case <-tick.C:
-			d.term.note("waiting: %d records of partition %d are still before it", max(0, d.offset-d.reached.Load()), d.partition)
+			d.term.note("waiting: partition %d stands at offset %d, the event is at %d", d.partition, d.reached.Load(), d.offset)
 		}
 	}
 }
@@ -490,8 +491,8 @@ func (d *delivery) late(ctx context.Context, err error, timeout time.Duration) e
 	if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	return fmt.Errorf("no consumer has applied and published the event within %s: it is in the topic and not lost, but %d records of partition %d are still before it; is a consumer of namespace %s running?",
-		timeout, max(0, d.offset-d.reached.Load()), d.partition, d.Namespace)
+	return fmt.Errorf("no consumer has applied and published the event within %s: it is in the topic and not lost, but partition %d stands at offset %d, and the event is at %d; is a consumer of namespace %s running?",
+		timeout, d.partition, d.reached.Load(), d.offset, d.Namespace)
 }
 
 // deadLetter is a refusal as it stands in the dead letters.
@@ -513,13 +514,13 @@ func (l *deadLetter) String() string {
 
 // deadLetter looks for the event among the dead letters that were published
 // since it was sent; nil when it is not there.
-func (d *delivery) deadLetter(ctx context.Context, partition int32, topic string) (found *deadLetter, err error) {
+func (d *delivery) deadLetter(ctx context.Context, partition int32) (found *deadLetter, err error) {
 	// Whatever its transaction wrote lies before the end asked for now.
 	in, err := d.span(ctx, d.topic.DeadLetters, partition)
 	if err != nil {
 		return nil, err
 	}
-	origin := fmt.Sprintf("%s/%d@%d", topic, d.partition, d.offset)
+	origin := fmt.Sprintf("%s/%d@%d", d.sentTo, d.partition, d.offset)
 	err = d.each(ctx, d.topic.DeadLetters, partition, d.lettersAt.End, in.End, func(r *kgo.Record) error {
 		h := headers(r)
 		if h["tierstream-topic"]+"/"+h["tierstream-partition"]+"@"+h["tierstream-offset"] != origin || h["tierstream-namespace"] != d.Namespace {
@@ -543,33 +544,26 @@ func headers(r *kgo.Record) map[string]string {
 // counted. In a batch with other records this may be less than certain.
 func (d *delivery) outcome() string {
 	where := fmt.Sprintf("batch %d, published", d.batch.Seq)
+	var could []event.Code
 	var parts []string
-	only := event.Code(0)
-	kinds := 0
 	for i, n := range d.counts {
 		code := event.Code(i)
-		if n == 0 {
-			continue
+		if n <= 0 || code.Outcome() == event.DeadLetter || code.Outcome() == event.Warned {
+			continue // a batch may also refuse, or stop waiting for, what came earlier
 		}
+		could = append(could, code)
 		parts = append(parts, fmt.Sprintf("%s %d", code, n))
-		if code.Outcome() != event.Warned {
-			kinds, only = kinds+1, code
-		}
 	}
-	if d.read > 1 && kinds > 1 {
-		return fmt.Sprintf("one of %d records of %s, of which %s", d.read, where, strings.Join(parts, ", "))
+	if len(could) != 1 {
+		return fmt.Sprintf("not refused; its batch of %d records counts %s (%s)", d.read, strings.Join(parts, ", "), where)
 	}
-	switch only {
-	case event.Waiting:
-		if d.counts[only] > 0 {
-			return "waiting: its order is not known yet (" + where + ")"
-		}
-	case event.Duplicate:
-		return "duplicate: this event ID was used before, nothing changes (" + where + ")"
-	case event.BusinessDuplicate:
-		return "business_duplicate: another event said the same before, nothing changes (" + where + ")"
-	case event.ZeroPurchase, event.TestEvent, event.Unpaid:
-		return only.String() + ": ignored by the rules, nothing changes (" + where + ")"
+	switch code := could[0]; code.Outcome() {
+	case event.Held:
+		return fmt.Sprintf("%s: its order is not known yet (%s)", code, where)
+	case event.Dropped:
+		return fmt.Sprintf("%s: said before, nothing changes (%s)", code, where)
+	case event.Ignored:
+		return fmt.Sprintf("%s: ignored by the rules, nothing changes (%s)", code, where)
 	}
 	s := "applied (" + where + ")"
 	if d.read == 1 && d.counts[event.Late] > 0 {
@@ -587,24 +581,29 @@ func compare(t *terminal, before, after *api.View) error {
 	var b bytes.Buffer
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "\tbefore\tafter\n")
-	row := func(always bool, label string, show func(v *api.View) string) {
+	const (
+		always  = iota
+		moved   // or nothing was known before
+		changed // from what was known before
+	)
+	row := func(when int, label string, show func(v *api.View) string) {
 		was, is := "-", show(after)
 		if before != nil {
 			was = show(before)
 		}
-		if always || was != is {
+		if was != is && (when != changed || before != nil) || when == always {
 			fmt.Fprintf(w, "%s\t%s\t%s\n", label, was, is)
 		}
 	}
-	row(true, "tier", func(v *api.View) string {
+	row(always, "tier", func(v *api.View) string {
 		if v.Tier == nil {
 			return "none yet"
 		}
 		return v.Tier.Name
 	})
-	row(true, after.Model.Measure, func(v *api.View) string { return api.Points(v.Values.Score) })
+	row(always, after.Model.Measure, func(v *api.View) string { return api.Points(v.Values.Score) })
 	for i, p := range after.Values.Parts {
-		row(false, "  "+p.Name, func(v *api.View) string {
+		row(moved, "  "+p.Name, func(v *api.View) string {
 			if i >= len(v.Values.Parts) {
 				return "-"
 			}
@@ -615,20 +614,20 @@ func compare(t *terminal, before, after *api.View) error {
 			return s
 		})
 	}
-	row(true, "R F M", func(v *api.View) string {
+	row(always, "R F M", func(v *api.View) string {
 		r := &v.Values.RFM
 		return fmt.Sprintf("%d %d %d", r.R, r.F, r.M)
 	})
-	row(false, "segment", func(v *api.View) string { return strings.ReplaceAll(v.Values.RFM.Segment, "_", " ") })
-	row(false, "orders", func(v *api.View) string {
+	row(moved, "segment", func(v *api.View) string { return strings.ReplaceAll(v.Values.RFM.Segment, "_", " ") })
+	row(moved, "orders", func(v *api.View) string {
 		return fmt.Sprintf("%d, %s", v.Values.Orders.Orders, v.Money(v.Values.Orders.Net))
 	})
-	row(true, "CLV", func(v *api.View) string { return v.Money(v.Values.CLV.Total) })
-	row(false, "  so far", func(v *api.View) string { return v.Money(v.Values.CLV.Historic) })
-	row(false, "  referrals", func(v *api.View) string { return v.Money(v.Values.CLV.Referrals) })
-	row(false, "  predicted", func(v *api.View) string { return v.Money(v.Values.CLV.Predicted) })
-	row(false, "complaints open", func(v *api.View) string { return strconv.Itoa(v.Values.Experience.OpenComplaints) })
-	row(false, "returns waiting", func(v *api.View) string { return strconv.Itoa(len(v.Waiting)) })
+	row(always, "CLV", func(v *api.View) string { return v.Money(v.Values.CLV.Total) })
+	row(changed, "  so far", func(v *api.View) string { return v.Money(v.Values.CLV.Historic) })
+	row(changed, "  referrals", func(v *api.View) string { return v.Money(v.Values.CLV.Referrals) })
+	row(moved, "  predicted", func(v *api.View) string { return v.Money(v.Values.CLV.Predicted) })
+	row(changed, "complaints open", func(v *api.View) string { return strconv.Itoa(v.Values.Experience.OpenComplaints) })
+	row(changed, "returns waiting", func(v *api.View) string { return strconv.Itoa(len(v.Waiting)) })
 	_ = w.Flush() // into a buffer
 	for line := range strings.Lines(b.String()) {
 		if _, err := fmt.Fprintln(t.out, strings.TrimRight(line, " \n")); err != nil {
@@ -652,6 +651,11 @@ type changeMessage struct {
 	Reason    string `json:"reason"`
 	Text      string `json:"reason_text"`
 	Mode      string `json:"mode"`
+	Cause     struct {
+		Topic     string `json:"topic"`
+		Partition int32  `json:"partition"`
+		Offset    int64  `json:"offset"`
+	} `json:"cause"`
 }
 
 func (m *changeMessage) String() string {
@@ -684,7 +688,11 @@ func (d *delivery) printChanges(ctx context.Context, partition int32, customer s
 		}
 		if m.Sequence > above {
 			n++
-			_, err := fmt.Fprintf(d.term.out, "change   %s\n", &m)
+			other := ""
+			if o := &m.Cause; o.Topic != d.sentTo || o.Partition != d.partition || o.Offset != d.offset {
+				other = fmt.Sprintf("\n         (caused by another event, %s/%d@%d)", o.Topic, o.Partition, o.Offset)
+			}
+			_, err := fmt.Fprintf(d.term.out, "change   %s%s\n", &m, other)
 			return err
 		}
 		return nil

@@ -39,14 +39,14 @@ func (c *topicsCreateCmd) Run(ctx context.Context, conn *connection, t *terminal
 			topics.Inputs = r.Topics
 		}
 	}
-	md, err := s.admin.Metadata(ctx, topics.Names()...)
+	before, err := s.admin.ListTopics(ctx)
 	if err != nil {
 		return fmt.Errorf("asking Kafka for its topics: %w", err)
 	}
 	created := map[string]bool{}
 	err = stream.CreateTopics(ctx, s.kafka, topics, c.Partitions, c.Replication, func(name string) { created[name] = true })
 	for _, name := range topics.Names() {
-		switch n := len(md.Topics[name].Partitions); {
+		switch n := len(before[name].Partitions); {
 		case created[name]:
 			fmt.Fprintf(t.out, "created    %s\n", name)
 		case n > 0:
