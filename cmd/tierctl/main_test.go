@@ -272,6 +272,24 @@ func TestSendExplainsWhyItCannot(t *testing.T) {
 	}
 }
 
+func TestChangesAreReadInEitherForm(t *testing.T) {
+	payload := []byte(`{"customer_id":"me","sequence":7,"previous_tier":{"id":"a","rank":0,"name":"A"},"new_tier":{"id":"b","rank":1,"name":"B"},` +
+		`"direction":"up","reason":"purchase","reason_text":"why","score_before":1.25,"cause":{"topic":"purchases","partition":2,"offset":9},"mode":"backfill"}`)
+	packed, err := fold.Msgpack(payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for contentType, value := range map[string][]byte{"application/json": payload, fold.MsgpackType: packed} {
+		m, err := decodeChange(&kgo.Record{Value: value, Headers: []kgo.RecordHeader{{Key: "content-type", Value: []byte(contentType)}}})
+		if err != nil {
+			t.Fatalf("%s: %v", contentType, err)
+		}
+		if got := m.String(); got != "7: A → B (up, purchase), mode backfill\n         why" || m.Cause.Offset != 9 || m.Cause.Partition != 2 {
+			t.Errorf("%s: %q, cause %+v", contentType, got, m.Cause)
+		}
+	}
+}
+
 // history is three customers: one with everything, one who sent all back, one
 // of whom only a complaint is known.
 func (w *world) history() {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/tierstream/tierstream/internal/api"
 	"github.com/tierstream/tierstream/internal/event"
@@ -670,6 +671,17 @@ func (m *changeMessage) String() string {
 	return s + "\n         " + m.Text
 }
 
+// decodeChange reads a tier change in whichever form it was published.
+func decodeChange(r *kgo.Record) (*changeMessage, error) {
+	var m changeMessage
+	if headers(r)["content-type"] != fold.MsgpackType {
+		return &m, json.Unmarshal(r.Value, &m)
+	}
+	d := msgpack.NewDecoder(bytes.NewReader(r.Value))
+	d.SetCustomStructTag("json")
+	return &m, d.Decode(&m)
+}
+
 // printChanges prints the customer's tier changes above a sequence that were
 // published since the event was sent.
 func (d *delivery) printChanges(ctx context.Context, partition int32, customer string, above uint64) error {
@@ -682,8 +694,8 @@ func (d *delivery) printChanges(ctx context.Context, partition int32, customer s
 		if string(r.Key) != customer || headers(r)["ce_source"] != "/tierstream/"+d.Namespace {
 			return nil
 		}
-		var m changeMessage
-		if err := json.Unmarshal(r.Value, &m); err != nil {
+		m, err := decodeChange(r)
+		if err != nil {
 			return fmt.Errorf("reading the tier change %s/%d@%d: %w", r.Topic, r.Partition, r.Offset, err)
 		}
 		if m.Sequence > above {
@@ -692,7 +704,7 @@ func (d *delivery) printChanges(ctx context.Context, partition int32, customer s
 			if o := &m.Cause; o.Topic != d.sentTo || o.Partition != d.partition || o.Offset != d.offset {
 				other = fmt.Sprintf("\n         (caused by another event, %s/%d@%d)", o.Topic, o.Partition, o.Offset)
 			}
-			_, err := fmt.Fprintf(d.term.out, "change   %s%s\n", &m, other)
+			_, err = fmt.Fprintf(d.term.out, "change   %s%s\n", m, other)
 			return err
 		}
 		return nil
