@@ -47,7 +47,6 @@ type partition struct {
 	stored map[string][]byte
 	waits  map[Waiting][]byte
 	out    []protocol.Message
-	sizes  []int
 }
 
 func newPartition(t testing.TB, r *Rules) *partition {

@@ -60,7 +60,6 @@ const journalVersion = 1
 // exactly those bytes. Leader epochs are outside it: they say how to read the
 // log, not what happened.
 type wireRecord struct {
-	_msgpack     struct{} `msgpack:",as_array"`
 	Chain        []byte
 	Epoch        uint64
 	Owner        []byte
@@ -69,7 +68,6 @@ type wireRecord struct {
 }
 
 type wireBody struct {
-	_msgpack  struct{} `msgpack:",as_array"`
 	Kind      uint8
 	Seq       uint64
 	Clock     int64
@@ -86,7 +84,6 @@ type wireBody struct {
 }
 
 type wireGenesis struct {
-	_msgpack    struct{} `msgpack:",as_array"`
 	Incarnation []byte
 	LiveSince   int64
 	Partitions  int32
@@ -124,6 +121,7 @@ func marshal(v any) []byte {
 	var buf bytes.Buffer
 	enc := msgpack.NewEncoder(&buf)
 	enc.UseCompactInts(true)
+	enc.UseArrayEncodedStructs(true)
 	if err := enc.Encode(v); err != nil {
 		panic(fmt.Sprintf("encoding %T: %v", v, err)) // a programming error: no field can refuse
 	}

@@ -17,18 +17,16 @@ const (
 
 // Message is one output record as decided, ready to be produced.
 type Message struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Stream   Stream
-	Key      []byte
-	Value    []byte
-	Headers  []MessageHeader
+	Stream  Stream
+	Key     []byte
+	Value   []byte
+	Headers []MessageHeader
 }
 
 // MessageHeader is one header of an output record.
 type MessageHeader struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Key      string
-	Value    []byte
+	Key   string
+	Value []byte
 }
 
 // Entry is one batch that is applied but not yet known to be published. It
@@ -59,7 +57,6 @@ func (e *Entry) Size() int {
 }
 
 type wireEntry struct {
-	_msgpack struct{} `msgpack:",as_array"`
 	Seq      uint64
 	Parent   []byte
 	Chain    []byte

@@ -102,7 +102,9 @@ func TestEntrySurvivesEncoding(t *testing.T) {
 
 func point(r *Record) Point { return Point{r.Seq, r.Chain} }
 
-func published(r *Record) Published { return Published{Point: point(r), Offset: 10 * int64(r.Seq), LeaderEpoch: -1} }
+func published(r *Record) Published {
+	return Published{Point: point(r), Offset: 10 * int64(r.Seq), LeaderEpoch: -1}
+}
 
 // acquired is a machine that has the fence at R = recs[r], published = recs[p],
 // and the given outbox.

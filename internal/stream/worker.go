@@ -109,7 +109,6 @@ type session struct {
 	reader  *reader
 	cache   *cache
 	nextDue int64 // lower bound of the earliest due time in the due set
-	entries []*protocol.Entry
 }
 
 func (w *worker) session(parent context.Context) error {
