@@ -109,7 +109,9 @@ func parse(args []string, environ []string, stdout, stderr io.Writer) (f *flags,
 		if err != nil {
 			return nil, false, err
 		}
-		kong.Resolvers(r).Apply(k)
+		if err := kong.Resolvers(r).Apply(k); err != nil {
+			return nil, false, err
+		}
 	}
 	_, err = k.Parse(args)
 	return f, exited, err

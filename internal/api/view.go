@@ -11,13 +11,13 @@ import (
 )
 
 var (
-	// ErrUnknown: nothing is known of the customer. No accepted event named
+	// ErrUnknown means: nothing is known of the customer. No accepted event named
 	// them, or the partition was never started.
 	ErrUnknown = errors.New("nothing is known of this customer")
-	// ErrRebuilding: the partition's state is being rebuilt from the log, and
+	// ErrRebuilding means: the partition's state is being rebuilt from the log, and
 	// what is there so far is not the truth.
 	ErrRebuilding = errors.New("the state of this partition is being rebuilt from the log")
-	// ErrPast: the instant asked for is before the customer's newest event,
+	// ErrPast means: the instant asked for is before the customer's newest event,
 	// which the record cannot unlearn.
 	ErrPast = errors.New("the customer has a newer event than the instant asked for")
 )

@@ -125,7 +125,7 @@ type Put struct {
 // re-apply must sweep the same.
 const MaxSweep = 2000
 
-// ErrFlood: so many records of the window are refused that a setting or a
+// ErrFlood means: so many records of the window are refused that a setting or a
 // producer must be wrong. The batch must not be applied, so that a restart
 // finds the same again.
 var ErrFlood = errors.New("flood of refused records")

@@ -40,11 +40,11 @@ type Scan struct {
 	Found bool
 }
 
-// ErrLostJournal: the record that the fence calls published is not in the
+// ErrLostJournal means: the record that the fence calls published is not in the
 // journal. Kafka lost committed data, or the journal topic is another one.
 var ErrLostJournal = errors.New("the journal record that was last published is gone: Kafka lost committed data, or the journal topic was recreated")
 
-// ErrOtherBranch: the state in Redis stands at a point that is neither in the
+// ErrOtherBranch means: the state in Redis stands at a point that is neither in the
 // journal nor continues it.
 var ErrOtherBranch = errors.New("the state in Redis belongs to another branch of history than the journal")
 
@@ -106,7 +106,7 @@ func (m *Machine) Acquired(f *Fence, outbox []*Entry, fresh bool) {
 	}
 }
 
-// ProducerFenced: InitProducerID was answered; no transaction of an earlier
+// ProducerFenced notes: InitProducerID was answered; no transaction of an earlier
 // owner is open any more.
 func (m *Machine) ProducerFenced() {
 	m.must(Fencing, "producer fenced")
@@ -183,7 +183,7 @@ func contiguous(entries []*Entry, r Point) bool {
 	return entries[len(entries)-1].Point() == r
 }
 
-// Began: the genesis is committed in the journal, at the given place.
+// Began notes: the genesis is committed in the journal, at the given place.
 func (m *Machine) Began(k Published) {
 	m.must(Beginning, "began")
 	m.k = k
@@ -201,7 +201,7 @@ func (m *Machine) Raised(gen uint64) {
 	m.phase = Installing
 }
 
-// Installed: the fence stands at the genesis, which lies at offset g.
+// Installed notes: the fence stands at the genesis, which lies at offset g.
 func (m *Machine) Installed(g Published) {
 	m.must(Installing, "installed")
 	m.id.Point, m.id.Loading = g.Point, false
@@ -227,7 +227,7 @@ func (m *Machine) Trim() (k Published, drop []uint64) {
 // trimmed takes the number of entries that an accepted script dropped.
 func (m *Machine) trimmed(dropped int) { m.stored = m.stored[dropped:] }
 
-// Reapplied: the next journal record, lying at at, was re-applied without
+// Reapplied notes: the next journal record, lying at at, was re-applied without
 // publishing, by a script that dropped that many entries. The caller has
 // compared the chain it computed with the journal's.
 func (m *Machine) Reapplied(at Published, dropped int) {
@@ -245,7 +245,7 @@ func (m *Machine) Reapplied(at Published, dropped int) {
 	}
 }
 
-// Applied: the script accepted e (or it was already there), and dropped that
+// Applied notes: the script accepted e (or it was already there), and dropped that
 // many entries.
 func (m *Machine) Applied(e *Entry, dropped int) {
 	m.must(Running, "applied")
@@ -261,7 +261,7 @@ func (m *Machine) Applied(e *Entry, dropped int) {
 // Unpublished are the entries that no transaction has taken yet, in order.
 func (m *Machine) Unpublished() []*Entry { return m.outbox[m.sent:] }
 
-// Sending: the first n unpublished entries are in a transaction under way.
+// Sending notes: the first n unpublished entries are in a transaction under way.
 func (m *Machine) Sending(n int) {
 	m.must(Running, "sending")
 	if m.sent != 0 || n <= 0 || n > len(m.outbox) {
@@ -270,7 +270,7 @@ func (m *Machine) Sending(n int) {
 	m.sent = n
 }
 
-// Committed: the transaction under way committed; its last journal record lies
+// Committed notes: the transaction under way committed; its last journal record lies
 // at k.
 func (m *Machine) Committed(k Published) {
 	m.must(Running, "committed")
@@ -282,7 +282,7 @@ func (m *Machine) Committed(k Published) {
 	m.known = k
 }
 
-// Doubt: a script was rejected, or a transaction's outcome is not known to be
+// Doubt notes: a script was rejected, or a transaction's outcome is not known to be
 // a commit. Everything held is worthless; acquire anew.
 func (m *Machine) Doubt() {
 	if m.phase != Stopped {

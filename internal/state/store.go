@@ -15,7 +15,7 @@ import (
 	"github.com/tierstream/tierstream/internal/protocol"
 )
 
-// ErrFenced: a read found another fence than the expected one. The values were
+// ErrFenced means: a read found another fence than the expected one. The values were
 // thrown away.
 var ErrFenced = errors.New("the fence is another owner's or stands at another point")
 
