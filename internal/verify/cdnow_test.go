@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -73,7 +72,7 @@ func TestCDNOWAgreesWithIndependentReadings(t *testing.T) {
 	t.Run("accounts", func(t *testing.T) { w.checkAccounts(t, journal, now, records) })
 	t.Run("RFM", func(t *testing.T) {
 		t.Parallel()
-		w.checkRFM(t, records, wantRFM.wait(t))
+		w.checkRFM(t, wantRFM.wait(t))
 	})
 	t.Run("tiers", func(t *testing.T) {
 		t.Parallel()
@@ -86,7 +85,7 @@ func TestCDNOWAgreesWithIndependentReadings(t *testing.T) {
 	})
 	t.Run("CloudEvents SDK", func(t *testing.T) {
 		t.Parallel()
-		checkSDK(t, changes)
+		checkSDK(t, "/tierstream/"+w.cfg.Namespace, changes, tiers)
 	})
 	t.Run("sent twice", func(t *testing.T) {
 		t.Parallel()
@@ -190,31 +189,49 @@ func digestOf(b [16]byte) (d customer.Digest) {
 	return d
 }
 
-// checkRFM compares every customer as of a moment after the last event.
-func (w *world) checkRFM(t *testing.T, records map[string]*customer.Record, want []map[string]string) {
-	folder, err := customer.NewFolder(w.cfg.Rules.Policy, w.model.Calendar(), w.model.WindowDays())
+// checkRFM compares every customer, as `tierctl export` has them, as of a
+// moment after the last event.
+func (w *world) checkRFM(t *testing.T, want []map[string]string) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tierctl := filepath.Join(t.TempDir(), "tierctl")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", tierctl, "../../cmd/tierctl").CombinedOutput(); err != nil {
+		t.Fatalf("building tierctl: %v\n%s", err, out)
+	}
+	export := exec.CommandContext(ctx, tierctl, "export", "--as-of", "1998-07-01T00:00:00Z", "--format", "csv",
+		"--brokers", w.addr, "--redis", w.redis, "--namespace", w.cfg.Namespace, "--topics", strings.Join(w.cfg.Topics.Inputs, ","))
+	rows, err := table(export)
 	if err != nil {
 		t.Fatal(err)
 	}
-	asOf := time.Date(1998, 7, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
-	date := func(day int32) string { return time.Unix(int64(day)*86_400, 0).UTC().Format(time.DateOnly) }
-	got := map[string]string{}
-	var summary scoring.Summary
+	columns := []struct{ ours, theirs string }{
+		{"orders", "orders"}, {"net_minor", "net"}, {"first_day", "first_day"}, {"last_day", "last_day"},
+		{"r_days", "r_days"}, {"f_orders", "f_orders"}, {"m_net_minor", "m_net"},
+		{"r_score", "r_score"}, {"f_score", "f_score"}, {"m_score", "m_score"},
+	}
+	got, wanted := map[string]string{}, map[string]string{}
 	var net int64
-	for id, r := range records {
-		folder.Summarize(r, asOf, &summary)
-		v := w.model.Values(&summary)
-		got[id] = fmt.Sprintf("orders %d net %d from %s to %s R %d F %d M %d scores %d %d %d", summary.Orders, summary.Net,
-			date(summary.FirstDay), date(summary.LastDay), v.RFM.Days, v.RFM.Orders, v.RFM.Net, v.RFM.R, v.RFM.F, v.RFM.M)
-		net += summary.Net
+	for _, row := range rows {
+		text := ""
+		for _, c := range columns {
+			text += " " + c.theirs + "=" + row[c.ours]
+		}
+		got[row["customer"]] = text
+		cents, err := strconv.ParseInt(row["net_minor"], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		net += cents
 	}
-	wanted := map[string]string{}
 	for _, row := range want {
-		wanted[row["customer"]] = fmt.Sprintf("orders %s net %s from %s to %s R %s F %s M %s scores %s %s %s", row["orders"], row["net"],
-			row["first_day"], row["last_day"], row["r_days"], row["f_orders"], row["m_net"], row["r_score"], row["f_score"], row["m_score"])
+		text := ""
+		for _, c := range columns {
+			text += " " + c.theirs + "=" + row[c.theirs]
+		}
+		wanted[row["customer"]] = text
 	}
-	if len(wanted) != cdnowCustomers || net != cdnowCents {
-		t.Errorf("rfm.py knows %d customers, want %d; money adds up to %d cents, want %d", len(wanted), cdnowCustomers, net, cdnowCents)
+	if len(rows) != cdnowCustomers || len(want) != cdnowCustomers || net != cdnowCents {
+		t.Errorf("%d customers exported, %d known to rfm.py, want %d; money adds up to %d cents, want %d", len(rows), len(want), cdnowCustomers, net, cdnowCents)
 	}
 	if err := differences("customers", got, wanted); err != nil {
 		t.Error(err)
@@ -358,7 +375,7 @@ func (w *world) checkConsole(t *testing.T, changes []change) {
 
 // checkSDK parses and validates the messages with the official CloudEvents
 // SDK, by its Kafka binding.
-func checkSDK(t *testing.T, messages []message) {
+func checkSDK(t *testing.T, source string, messages []message, changes []change) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	inModule := func(arguments ...string) ([]byte, error) {
@@ -400,34 +417,16 @@ func checkSDK(t *testing.T, messages []message) {
 	if err != nil {
 		t.Fatalf("the CloudEvents SDK refuses a message: %v", err)
 	}
-	decoder := json.NewDecoder(bytes.NewReader(out))
-	n := 0
-	for ; ; n++ {
-		var e struct {
-			ID, Source, Type, Subject, Time, DataContentType string
-			Extensions                                       struct{ CustomerSeq string }
-			Data                                             payload
-		}
-		if err := decoder.Decode(&e); err == io.EOF {
-			break
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		if n >= len(messages) {
-			continue // counted below
-		}
-		var want payload
-		if err := json.Unmarshal(messages[n].value, &want); err != nil {
-			t.Fatal(err)
-		}
-		if e.ID == "" || e.Source == "" || e.Type != "io.tierstream.tier-change.v1" || e.DataContentType != "application/json" ||
-			e.Subject != want.Customer || e.Time != want.Effective || e.Extensions.CustomerSeq != fmt.Sprintf("%020d", want.Sequence) ||
-			e.Data.Customer != want.Customer || e.Data.New != want.New {
-			t.Fatalf("message %d (key %s) is to the SDK %+v", n, messages[n].key, e)
-		}
+	lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+	if len(lines) != len(changes) {
+		t.Fatalf("the SDK read %d messages, want %d", len(lines), len(changes))
 	}
-	if n != len(messages) {
-		t.Errorf("the SDK read %d messages, want %d", n, len(messages))
+	for i, c := range changes {
+		want := fmt.Sprintf("%s\t%s\tio.tierstream.tier-change.v1\t%s\t%s\tapplication/json\t%020d\t%s\t%d\t%s",
+			c.id, source, c.Customer, c.Effective, c.Sequence, c.Customer, c.Sequence, c.New.ID)
+		if lines[i] != want {
+			t.Fatalf("the SDK reads message %d as\n%s\nwant\n%s", i, lines[i], want)
+		}
 	}
 }
 
@@ -546,7 +545,7 @@ func runScript(t *testing.T, python, path, file string) *script {
 	s := &script{done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
-		s.rows, s.err = table(t.Context(), python, path, file)
+		s.rows, s.err = table(exec.CommandContext(t.Context(), python, path, file))
 	}()
 	return s
 }
@@ -561,25 +560,27 @@ func (s *script) wait(t *testing.T) []map[string]string {
 	return s.rows
 }
 
-// table runs a script on a file and reads the CSV it prints, a row as a map by
-// column. What it says on standard error about a close decision is an error:
+// table runs a command and reads the CSV it prints, a row as a map by column.
+// What tiers.py says on standard error about a close decision is an error:
 // there, two correct programs may differ.
-func table(ctx context.Context, python, path, file string) ([]map[string]string, error) {
-	command := exec.CommandContext(ctx, python, path, file)
+func table(command *exec.Cmd) ([]map[string]string, error) {
 	var out, said bytes.Buffer
 	command.Stdout, command.Stderr = &out, &said
 	if err := command.Run(); err != nil {
-		return nil, fmt.Errorf("running %s: %w\n%s", path, err, &said)
+		return nil, fmt.Errorf("running %s: %w\n%s", command, err, &said)
 	}
 	if strings.Contains(said.String(), "close:") {
-		return nil, fmt.Errorf("running %s: the log has decisions too close to compare\n%s", path, &said)
+		return nil, fmt.Errorf("running %s: the log has decisions too close to compare\n%s", command, &said)
 	}
 	lines, err := csv.NewReader(&out).ReadAll()
-	if err != nil || len(lines) == 0 {
-		return nil, fmt.Errorf("reading what %s printed: %d lines: %w", path, len(lines), err)
+	if err != nil {
+		return nil, fmt.Errorf("reading what %s printed: %w", command, err)
 	}
 	var rows []map[string]string
-	for _, line := range lines[1:] {
+	for i, line := range lines {
+		if i == 0 {
+			continue
+		}
 		row := map[string]string{}
 		for i, column := range lines[0] {
 			row[column] = line[i]

@@ -33,12 +33,13 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 const (
 	partitions = 4
 	// patience bounds every wait: far more than a busy machine needs.
-	patience = 30 * time.Second
+	patience = 2 * time.Minute
 )
 
 // world is one namespace on real services.
 type world struct {
 	addr  string // of the broker
+	redis string // its address
 	rdb   redis.UniversalClient
 	model *scoring.Model
 	cfg   stream.Config
@@ -70,7 +71,7 @@ func newWorld(t *testing.T) *world {
 	topics.Changes, topics.DeadLetters = ns+"-tier-changes", ns+"-dead-letters"
 	policy := customer.DefaultPolicy("USD")
 	policy.ZeroOrders = customer.Count
-	w := &world{addr: kafka.Addr(), rdb: rdb, model: model}
+	w := &world{addr: kafka.Addr(), redis: store.Addr(), rdb: rdb, model: model}
 	w.cfg = stream.Config{
 		Namespace: ns, Topics: topics, Engine: "verify",
 		Rules: &fold.Rules{
