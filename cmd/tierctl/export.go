@@ -118,7 +118,7 @@ func (s *site) customers(ctx context.Context, partitions int32) ([]stored, []*pr
 			}
 			all = append(all, stored{id, p, r.Seq, value})
 			if len(all)%100_000 == 0 {
-				s.term.note("%d customers read, in partition %d of %d", len(all), p+1, partitions)
+				s.term.note("%d customers read, now in partition %d", len(all), p)
 			}
 			return nil
 		})
@@ -129,7 +129,7 @@ func (s *site) customers(ctx context.Context, partitions int32) ([]stored, []*pr
 			return nil, nil, fmt.Errorf("partition %d: %w; try again when it is done", p, api.ErrRebuilding)
 		}
 		fences[p] = f
-		s.term.note("partition %d of %d: %d customers", p+1, partitions, len(all)-had)
+		s.term.note("partition %d: %d customers (%d of %d partitions)", p, len(all)-had, p+1, partitions)
 	}
 	// A customer whose due time moved while their partition was listed can
 	// appear twice: the newer record counts.

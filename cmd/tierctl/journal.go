@@ -84,6 +84,9 @@ func (c *journalCmd) read(ctx context.Context, s *site, p int32, write func(stri
 	if err != nil {
 		return err
 	}
+	if c.From > in.End {
+		return fmt.Errorf("--from %d: %s/%d ends at offset %d", c.From, s.topic.Journal, p, in.End)
+	}
 	end := in.Committed
 	if c.Follow {
 		end = forever

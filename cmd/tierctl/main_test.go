@@ -373,11 +373,14 @@ func TestJournalAndRulesAreReadable(t *testing.T) {
 	// From an offset on, what was counted is still known.
 	one := ""
 	for _, p := range []string{"0", "1", "2"} {
-		if l := w.run("journal", "--partition", p, "--from", "3"); l != "" {
+		if l, _, err := w.try("journal", "--partition", p, "--from", "3"); err == nil && l != "" {
 			one = l
 		}
 	}
 	contains(t, one, `^\d@4  batch 2 .* applied \+1 `)
+	if _, _, err := w.try("journal", "--partition", "0", "--from", "1000", "--follow"); err == nil || !strings.Contains(err.Error(), "demo-journal/0 ends at offset") {
+		t.Errorf("from beyond the end: %v", err)
+	}
 	var l line
 	first, _, _ := strings.Cut(w.run("journal", "--partition", "1", "--json"), "\n")
 	if err := json.Unmarshal([]byte(first), &l); err != nil {
