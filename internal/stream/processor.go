@@ -145,7 +145,7 @@ func (p *Processor) Run(ctx context.Context) error {
 		abandon()
 		<-closed
 	}
-	p.release(nil, true)
+	p.releaseAll()
 	close(stop)
 	_ = g.Wait()
 	return fatal
@@ -176,16 +176,23 @@ func (p *Processor) assigned(ctx context.Context, partitions []int32) {
 	}
 }
 
-// release ends workers (all, when partitions is nil). Drained ones finish what
-// is under way first; lost ones stop where they are, and the fence refuses
-// whatever they still try.
+// releaseAll drains every worker that is left.
+func (p *Processor) releaseAll() {
+	p.mu.Lock()
+	var left []int32
+	for n := range p.workers {
+		left = append(left, n)
+	}
+	p.mu.Unlock()
+	p.release(left, true)
+}
+
+// release ends the workers of the given partitions; none, when there are none:
+// the client also calls when a rebalance begins that takes nothing away.
+// Drained workers finish what is under way first; lost ones stop where they
+// are, and the fence refuses whatever they still try.
 func (p *Processor) release(partitions []int32, drain bool) {
 	p.mu.Lock()
-	if partitions == nil && drain {
-		for n := range p.workers {
-			partitions = append(partitions, n)
-		}
-	}
 	var gone []*running
 	for _, n := range partitions {
 		if r := p.workers[n]; r != nil {
