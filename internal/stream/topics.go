@@ -114,14 +114,18 @@ func visible(ctx context.Context, adm *kadm.Client, names []string) error {
 func (p *Processor) check(ctx context.Context, adm *kadm.Client) error {
 	t := p.cfg.Topics
 	all := append(append([]string{}, t.Inputs...), t.Changes, t.DeadLetters, t.Journal, t.Rules)
-	md, err := adm.Metadata(ctx, all...)
+	cluster, err := adm.BrokerMetadata(ctx)
+	if err != nil {
+		return fmt.Errorf("asking Kafka for its brokers: %w", err)
+	}
+	p.clusterID = cluster.Cluster
+	found, err := adm.ListTopics(ctx, all...)
 	if err != nil {
 		return fmt.Errorf("asking Kafka for its topics: %w", err)
 	}
-	p.clusterID = md.Cluster
 	var missing []string
 	for _, name := range all {
-		d, ok := md.Topics[name]
+		d, ok := found[name]
 		if !ok || errors.Is(d.Err, kerr.UnknownTopicOrPartition) {
 			missing = append(missing, name)
 		} else if d.Err != nil {
@@ -131,7 +135,7 @@ func (p *Processor) check(ctx context.Context, adm *kadm.Client) error {
 	if len(missing) > 0 {
 		return fmt.Errorf("Kafka has no topic %s: create what is missing with `tierctl topics create`, or start with --create-topics", strings.Join(missing, ", "))
 	}
-	count := func(name string) int32 { return int32(len(md.Topics[name].Partitions)) }
+	count := func(name string) int32 { return int32(len(found[name].Partitions)) }
 	p.partitions = count(t.Inputs[0])
 	for _, in := range t.Inputs[1:] {
 		if n := count(in); n != p.partitions {
@@ -142,7 +146,7 @@ func (p *Processor) check(ctx context.Context, adm *kadm.Client) error {
 		return fmt.Errorf("the journal %s has %d partitions, the inputs have %d: they must be the same", t.Journal, n, p.partitions)
 	}
 	for _, name := range append(append([]string{}, t.Inputs...), t.Journal) {
-		p.topicIDs = append(p.topicIDs, md.Topics[name].ID.String())
+		p.topicIDs = append(p.topicIDs, found[name].ID.String())
 	}
 
 	rcs, err := adm.DescribeTopicConfigs(ctx, all...)
