@@ -329,7 +329,9 @@ func (b *batch) record(r *Record) error {
 		return nil
 	case event.Dropped:
 		b.out.Counts[res.Code]++
-		b.touch(c) // a business duplicate's event ID is remembered
+		if res.Code == event.BusinessDuplicate {
+			b.touch(c) // its event ID is remembered
+		}
 		return nil
 	case event.Held:
 		b.out.Counts[event.Waiting]++
