@@ -233,7 +233,7 @@ func help(t *testing.T, name string, words ...string) string {
 		if c.dir, c.err = os.MkdirTemp("", "tierstream-docs-"); c.err != nil {
 			return
 		}
-		out, err := exec.Command("go", "build", "-o", c.dir+string(filepath.Separator), "../cmd/consumer", "../cmd/tierctl", "../cmd/producer-sim").CombinedOutput()
+		out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", c.dir+string(filepath.Separator), "../cmd/consumer", "../cmd/tierctl", "../cmd/producer-sim").CombinedOutput()
 		if err != nil {
 			c.err = fmt.Errorf("building the commands: %w\n%s", err, out)
 		}
@@ -626,4 +626,41 @@ func TestCommandsAreDocumented(t *testing.T) {
 	walk("tierctl")
 	walk("producer-sim")
 	same(t, "commands", documented, real)
+}
+
+var codeName = regexp.MustCompile("`(?:session|worker|reader|taken|producer|batch|Processor|Machine|protocol|fold|state|event|scoring|customer|stream)((?:\\.[A-Za-z]+)+)")
+
+// The walk and the invariants name functions and types; each must be in the
+// code, or a renamed one would leave the walk behind.
+func TestNamesOfTheWalkExist(t *testing.T) {
+	var code strings.Builder
+	err := filepath.WalkDir(filepath.Join(root, "internal"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		code.Write(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Declarations: functions, methods, types, variables, constants and fields.
+	declared := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^func (?:\([^)]*\) )?(\w+)|^(?:type|var|const) (\w+)|^\t(\w+)(?:, \w+)*\s`).FindAllStringSubmatch(code.String(), -1) {
+		declared[m[1]+m[2]+m[3]] = true
+	}
+	named := 0
+	for _, name := range documents(t) {
+		for _, m := range codeName.FindAllStringSubmatch(read(t, name), -1) {
+			for part := range strings.SplitSeq(m[1][1:], ".") {
+				if named++; !declared[part] && part != "go" && part != "md" {
+					t.Errorf("%s names %s, which is not declared in internal", name, m[0][1:])
+				}
+			}
+		}
+	}
+	if named < 20 {
+		t.Errorf("only %d names are checked", named)
+	}
 }
