@@ -205,7 +205,7 @@ func (c *consumer) owned() []int32 {
 func refused(t testing.TB, environ, args []string, want ...string) {
 	t.Helper()
 	c := launch(t, environ, args...)
-	code := c.exit(60 * time.Second)
+	code := c.exit(30 * time.Second)
 	out := strings.TrimSpace(c.output.String())
 	if code == 0 {
 		t.Errorf("exit code 0, want another:\n%s", out)

@@ -45,7 +45,7 @@ func (w *world) alter(topic string, settings map[string]string) {
 	}
 }
 
-// refusedBy runs a consumer of this namespace, which must refuse to start, with
+// refused runs a consumer of this namespace, which must refuse to start, with
 // --check and without.
 func (w *world) refused(more []string, want ...string) {
 	w.t.Helper()
@@ -95,7 +95,8 @@ func TestRefusesWrongTopics(t *testing.T) {
 	other := w.ns + "-other"
 	w.kafka.CreateTopic(t, other, partitions+1, nil)
 	w.refused([]string{"--topics=" + w.topics.Inputs[0] + "," + other}, "co-partitioned", w.topics.Inputs[0]+" has 4", other+" has 5")
-	w.refused([]string{"--topics=" + other}, "the journal "+w.topics.Journal+" has 4 partitions, the inputs have 5")
+	w.kafka.CreateTopic(t, w.ns+"-another", partitions+1, nil)
+	w.refused([]string{"--topics=" + other + "," + w.ns + "-another"}, "the journal "+w.topics.Journal+" has 4 partitions, the inputs have 5")
 	w.refused([]string{"--topics=" + other + "-missing"}, "Kafka has no topic "+other+"-missing", "--create-topics")
 	w.refused([]string{"--changes-topic=" + w.topics.DeadLetters}, w.topics.DeadLetters, "is named for")
 	w.refused([]string{"--changes-topic=" + in}, in, "is an input and the topic of")
@@ -164,14 +165,13 @@ func TestRefusesWrongServices(t *testing.T) {
 func TestRefusesWrongModels(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testenv.RedisOptions{})
-	right := string(scoring.Default().Canonical())
 	for _, c := range []struct {
 		name, model string
 		want        []string
 	}{
-		{"empty", "", []string{"name"}},
+		{"empty", "", []string{"it is empty"}},
 		{"not YAML", "name: [", []string{"line 1"}},
-		{"unknown key", right + "\ntypical_oder_minor: 5000\n", []string{"typical_oder_minor"}},
+		{"unknown key", "name: x\ncurrency: EUR\ntypical_order_minor: 5000\ntypical_oder_minor: 1\n", []string{"typical_oder_minor"}},
 		{"no currency", "name: x\ntypical_order_minor: 5000\n", []string{"currency"}},
 		{"unknown currency", "name: x\ncurrency: EURO\ntypical_order_minor: 5000\n", []string{"currency"}},
 		{"unknown zone", "name: x\ncurrency: EUR\nzone: Europe/Nowhere\ntypical_order_minor: 5000\n", []string{"Europe/Nowhere"}},

@@ -109,20 +109,25 @@ func (w *world) open(opts ...kgo.Opt) *kgo.Client {
 	return cl
 }
 
-// args are the settings of a consumer of this namespace. More are added at the
-// end, where they win.
+// args are the settings of a consumer of this namespace, with more, which
+// replace those of the same name (a list given twice would be one longer list).
 //
 // Months of simulated traffic pass in seconds here, so that a return can reach
 // the log months of event time ahead of its order in another topic: hence the
 // grace.
 func (w *world) args(more ...string) []string {
-	return append([]string{
+	base := []string{
 		"--brokers=" + w.kafka.Addr(), "--redis=redis://consumer:" + secret + "@" + w.redis.Addr(),
 		"--model=" + w.model, "--namespace=" + w.ns, "--topics=" + strings.Join(w.topics.Inputs, ","),
 		"--changes-topic=" + w.topics.Changes, "--dead-letters-topic=" + w.topics.DeadLetters,
 		"--listen=127.0.0.1:0", "--lease=" + lease.String(), "--batch-records=40", "--clock=events", "--grace=9000h",
 		"--log-level=debug",
-	}, more...)
+	}
+	base = slices.DeleteFunc(base, func(setting string) bool {
+		name, _, _ := strings.Cut(setting, "=")
+		return slices.ContainsFunc(more, func(m string) bool { return strings.HasPrefix(m, name+"=") })
+	})
+	return append(base, more...)
 }
 
 func (w *world) start(more ...string) *consumer {

@@ -1,0 +1,210 @@
+//go:build unix
+
+package e2e
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/tierstream/tierstream/internal/protocol"
+	"github.com/tierstream/tierstream/internal/scoring"
+	"github.com/tierstream/tierstream/internal/state"
+	"github.com/tierstream/tierstream/internal/testenv"
+)
+
+// past is a world with some history, which nobody consumes any more.
+func past(t testing.TB, seed uint64) *world {
+	t.Helper()
+	w := newWorld(t, testenv.RedisOptions{})
+	c := w.start()
+	w.send(w.take(traffic(t, seed, 0.02), 300))()
+	w.settled(30 * time.Second)
+	c.stop()
+	return w
+}
+
+// stops starts a consumer, all partitions of which must stop with the given
+// reason, and nothing is applied or published.
+func (w *world) stops(more []string, want ...string) {
+	w.t.Helper()
+	journal := w.count(w.topics.Journal)
+	changes := w.count(w.topics.Changes)
+	c := w.start(more...)
+	if code := c.exit(60 * time.Second); code == 0 {
+		w.t.Error("exit code 0, want another")
+	}
+	out := c.output.String()
+	if n := strings.Count(out, "partition stopped: it needs attention"); n != partitions {
+		w.t.Errorf("%d partitions stopped, want %d", n, partitions)
+	}
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	last := lines[len(lines)-1]
+	for _, text := range append(want, "all 4 partitions owned here have stopped") {
+		if !strings.Contains(last, text) {
+			w.t.Errorf("the last line is\n%s\nwant something with %q", last, text)
+		}
+	}
+	if n := w.count(w.topics.Journal); n > journal {
+		w.t.Errorf("the journal grew from %d to %d", journal, n)
+	}
+	if n := w.count(w.topics.Changes); n != changes {
+		w.t.Errorf("%d tier changes, were %d", n, changes)
+	}
+}
+
+func (w *world) count(topic string) (n int) {
+	w.t.Helper()
+	for _, records := range w.read(topic) {
+		n += len(records)
+	}
+	return n
+}
+
+// eachFence changes a field of every fence.
+func (w *world) eachFence(field string, value func(f *protocol.Fence) string) {
+	w.t.Helper()
+	fs, err := w.fences()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for p, f := range fs {
+		if err := w.rdb.HSet(context.Background(), state.PartitionKeys(w.ns, int32(p)).Fence(), field, value(f)).Err(); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// deleteRecords deletes what a topic's partitions hold, but for the last keep
+// offsets of each.
+func (w *world) deleteRecords(topic string, keep int64) {
+	w.t.Helper()
+	ends, err := w.admin.ListEndOffsets(context.Background(), topic)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	upTo := kadm.Offsets{}
+	ends.Each(func(o kadm.ListedOffset) { upTo.AddOffset(topic, o.Partition, max(0, o.Offset-keep), -1) })
+	rs, err := w.admin.DeleteRecords(context.Background(), upTo)
+	if err == nil {
+		err = rs.Error()
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestStopsOnAnotherBranch: the state stands at a point that the journal does
+// not know and that does not continue it.
+func TestStopsOnAnotherBranch(t *testing.T) {
+	t.Parallel()
+	w := past(t, 20)
+	w.eachFence("chain", func(*protocol.Fence) string { return strings.Repeat("ab", 32) })
+	w.eachFence("seq", func(f *protocol.Fence) string { return "1000" })
+	w.stops(nil, "another branch of history than the journal")
+}
+
+func TestStopsOnLostJournal(t *testing.T) {
+	t.Parallel()
+	t.Run("its beginning", func(t *testing.T) {
+		t.Parallel()
+		w := past(t, 21)
+		w.deleteRecords(w.topics.Journal, 2)
+		w.refused(nil, w.topics.Journal, "does not hold offset 0")
+	})
+	t.Run("all of it", func(t *testing.T) {
+		t.Parallel()
+		w := past(t, 22)
+		w.deleteRecords(w.topics.Journal, 0)
+		w.refused(nil, w.topics.Journal, "does not hold offset 0")
+	})
+	t.Run("the topic", func(t *testing.T) {
+		t.Parallel()
+		w := past(t, 23)
+		if _, err := w.admin.DeleteTopics(t.Context(), w.topics.Journal); err != nil {
+			t.Fatal(err)
+		}
+		until(t, 15*time.Second, "waiting for the journal to be gone", func() error {
+			d, err := w.admin.ListTopics(t.Context(), w.topics.Journal)
+			if err == nil && d.Has(w.topics.Journal) {
+				return errNotYet
+			}
+			return err
+		})
+		w.kafka.CreateTopic(t, w.topics.Journal, partitions, map[string]string{"retention.ms": "-1", "retention.bytes": "-1"})
+		w.stops(nil, "the journal record that was last published is gone")
+	})
+}
+
+// TestStopsWithoutItsRules: state is lost, and the rules that decided it are
+// lost too, so it cannot be made again.
+func TestStopsWithoutItsRules(t *testing.T) {
+	t.Parallel()
+	w := past(t, 24)
+	w.alter(w.topics.Rules, map[string]string{"cleanup.policy": "delete"})
+	w.deleteRecords(w.topics.Rules, 0)
+	w.alter(w.topics.Rules, map[string]string{"cleanup.policy": "compact"})
+	if err := w.rdb.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	other := strings.Replace(string(scoring.Default().Canonical()), "demo-1", "other-1", 1)
+	w.stops([]string{"--model=" + modelFile(t, other)}, "the journal names rules", w.topics.Rules+" does not hold")
+	// With the rules that decided it, it goes on.
+	w.start()
+	w.settled(30 * time.Second)
+	w.check()
+}
+
+func TestStopsOnAForeignFoldVersion(t *testing.T) {
+	t.Parallel()
+	w := past(t, 25)
+	w.eachFence("fold", func(*protocol.Fence) string { return "99" })
+	w.stops(nil, "folded by fold version 99, this binary has 1")
+}
+
+// TestStopsOnDeletedInput: retention removed records that were not applied.
+func TestStopsOnDeletedInput(t *testing.T) {
+	t.Parallel()
+	w := past(t, 26)
+	w.send(w.take(traffic(t, 27, 0), 400))()
+	for _, in := range w.topics.Inputs {
+		w.deleteRecords(in, 0)
+	}
+	w.stops(nil, "does not hold offset", "deleted by retention before it was read")
+}
+
+// TestStopsOrHealsWithoutItsFence: the fence alone is gone, and customers of
+// the lost branch are still there.
+func TestStopsOrHealsWithoutItsFence(t *testing.T) {
+	t.Parallel()
+	w := past(t, 28)
+	for p := range int32(partitions) {
+		if err := w.rdb.Del(t.Context(), state.PartitionKeys(w.ns, p).Fence()).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.start()
+	w.settled(30 * time.Second)
+	w.check()
+}
+
+// TestChangedModelGoesOn: another model is no stop; old decisions stay as they
+// were, also when state is made again from both.
+func TestChangedModelGoesOn(t *testing.T) {
+	t.Parallel()
+	w := past(t, 29)
+	other := strings.Replace(string(scoring.Default().Canonical()), "demo-1", "other-1", 1)
+	c := w.start("--model=" + modelFile(t, other))
+	w.send(w.take(traffic(t, 30, 0), 200))()
+	w.settled(30 * time.Second)
+	c.stop()
+	if err := w.rdb.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	w.settled(30 * time.Second)
+	w.check()
+}
