@@ -61,7 +61,8 @@ func New(cfg Config) (*Processor, error) {
 }
 
 // Check asks Kafka whether everything is as it must be: topics, partitions,
-// settings. It changes nothing.
+// settings, and the topics that the namespace was created on. It changes
+// nothing.
 func (p *Processor) Check(ctx context.Context) error {
 	cl, err := kgo.NewClient(p.cfg.Kafka...)
 	if err != nil {
@@ -72,7 +73,11 @@ func (p *Processor) Check(ctx context.Context) error {
 		return err
 	}
 	p.topicIDs = nil
-	return p.check(ctx, kadm.NewClient(cl))
+	adm := kadm.NewClient(cl)
+	if err := p.check(ctx, adm); err != nil {
+		return err
+	}
+	return p.checkHistory(ctx, adm)
 }
 
 // Reach says in one sentence that no broker answers.

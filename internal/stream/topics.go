@@ -201,6 +201,48 @@ func (p *Processor) check(ctx context.Context, adm *kadm.Client) error {
 	return nil
 }
 
+// checkHistory compares the topics with those that the namespace was created
+// on. Partitions that were added since have an empty journal, and would begin
+// a second life of customers who live elsewhere: hence before any begins.
+func (p *Processor) checkHistory(ctx context.Context, adm *kadm.Client) error {
+	ends, err := adm.ListCommittedOffsets(ctx, p.cfg.Topics.Journal)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("asking for the journal's end: %w", err)
+	}
+	for n := range p.partitions {
+		if o, ok := ends.Lookup(p.cfg.Topics.Journal, n); !ok || o.Offset == 0 {
+			continue
+		}
+		g, _, err := (&journal{base: p.cfg.Kafka, topic: p.cfg.Topics.Journal, partition: n}).genesis(ctx)
+		switch {
+		case err != nil:
+			return err
+		case g == nil:
+			continue // a transaction was aborted there
+		}
+		return p.continues(g.Genesis) // the others were created with it
+	}
+	return nil
+}
+
+// continues says what is not as it was when the namespace was created.
+func (p *Processor) continues(g *protocol.Genesis) error {
+	switch {
+	case g.Partitions != p.partitions:
+		return fmt.Errorf("the inputs have %d partitions, but this namespace was created with %d: keys now map to other partitions; start a new namespace, or give the topics back their partitions", p.partitions, g.Partitions)
+	case fmt.Sprint(g.Topics) != fmt.Sprint(p.cfg.Topics.Inputs):
+		return fmt.Errorf("the input topics are %v, but this namespace was created with %v", p.cfg.Topics.Inputs, g.Topics)
+	case g.ClusterID != p.clusterID:
+		return fmt.Errorf("this is Kafka cluster %q, but the namespace was created on %q", p.clusterID, g.ClusterID)
+	case fmt.Sprint(g.TopicIDs) != fmt.Sprint(p.topicIDs):
+		return fmt.Errorf("an input or journal topic was deleted and created again since this namespace was created: topic IDs are %v, were %v", p.topicIDs, g.TopicIDs)
+	}
+	return nil
+}
+
 // startOffsets is where a new namespace begins to read.
 func (p *Processor) startOffsets(ctx context.Context, partition int32) ([]protocol.Position, error) {
 	starts, err := p.admin.ListStartOffsets(ctx, p.cfg.Topics.Inputs...)

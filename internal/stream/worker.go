@@ -221,16 +221,10 @@ func (s *session) own(ctx context.Context, g *errgroup.Group, f *protocol.Fence)
 // checkGenesis compares what the journal's first record says with what is
 // found now.
 func (s *session) checkGenesis(g *protocol.Genesis, f *protocol.Fence) error {
-	switch {
-	case g.Partitions != s.partitions:
-		return stopf("the inputs have %d partitions, but this namespace was created with %d: keys now map to other partitions; start a new namespace, or give the topics back their partitions", s.partitions, g.Partitions)
-	case fmt.Sprint(g.Topics) != fmt.Sprint(s.cfg.Topics.Inputs):
-		return stopf("the input topics are %v, but this namespace was created with %v", s.cfg.Topics.Inputs, g.Topics)
-	case g.ClusterID != s.clusterID:
-		return stopf("this is Kafka cluster %q, but the namespace was created on %q", s.clusterID, g.ClusterID)
-	case fmt.Sprint(g.TopicIDs) != fmt.Sprint(s.topicIDs):
-		return stopf("an input or journal topic was deleted and created again since this namespace was created: topic IDs are %v, were %v", s.topicIDs, g.TopicIDs)
-	case !f.Loading && f.Incarnation != g.Incarnation:
+	if err := s.continues(g); err != nil {
+		return stopError{err}
+	}
+	if !f.Loading && f.Incarnation != g.Incarnation {
 		return stopf("the state in Redis belongs to incarnation %s of this namespace, the journal to %s", f.Incarnation, g.Incarnation)
 	}
 	return nil
