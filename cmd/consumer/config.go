@@ -148,7 +148,7 @@ func fileResolver(path string, known map[string]bool) (kong.Resolver, error) {
 	}
 	values := map[string]any{}
 	if err := yaml.Unmarshal(b, &values); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
+		return nil, fmt.Errorf("reading %s: %s", path, strings.Join(strings.Fields(err.Error()), " ")) // in one line
 	}
 	var unknown []string
 	for name := range values {

@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -17,6 +18,10 @@ import (
 // the primary.
 func Open(address, password string) (redis.UniversalClient, error) {
 	o := &redis.Options{Addr: address}
+	if !strings.Contains(address, "://") && strings.Contains(address, "@") {
+		// Errors of the dialer would print it, password and all.
+		return nil, errors.New("reading the Redis address: it has a user or password, so it must begin with redis:// or rediss://")
+	}
 	if strings.Contains(address, "://") {
 		var err error
 		if o, err = redis.ParseURL(address); err != nil {
