@@ -1,0 +1,54 @@
+package state
+
+import (
+	"bytes"
+	"fmt"
+	"reflect"
+	"testing"
+
+	"github.com/tierstream/tierstream/internal/protocol"
+)
+
+func packable(messages int) *protocol.Entry {
+	e := &protocol.Entry{Seq: 7, Parent: protocol.Hash{1}, Chain: protocol.Hash{2}, Journal: []byte("journal")}
+	for i := range messages {
+		id := fmt.Sprintf("c%d", i)
+		e.Messages = append(e.Messages, protocol.Message{
+			Stream: protocol.Changes, Key: []byte(id), Value: fmt.Appendf(nil, `{"customer_id":%q,"sequence":%d,"direction":"up"}`, id, i%5),
+			Headers: []protocol.MessageHeader{{Key: "ce_subject", Value: []byte(id)}},
+		})
+	}
+	return e
+}
+
+// The buffer is used again for every batch, so what an earlier entry left in
+// it must not show.
+func TestPackedEntriesComeBackAsTheyWere(t *testing.T) {
+	var buf []byte
+	for _, n := range []int{3000, 1, 40, 0, 3000} {
+		e := packable(n)
+		buf = packEntry(buf, e)
+		got, err := unpackEntry(bytes.Clone(buf))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Seq != e.Seq || got.Parent != e.Parent || got.Chain != e.Chain || !bytes.Equal(got.Journal, e.Journal) || len(got.Messages) != n {
+			t.Fatalf("%d messages: got seq %d and %d messages", n, got.Seq, len(got.Messages))
+		}
+		if n > 0 && !reflect.DeepEqual(got.Messages, e.Messages) {
+			t.Errorf("%d messages: they differ", n)
+		}
+		if raw := len(e.Encode()); n == 3000 && len(buf) > raw/4 {
+			t.Errorf("%d bytes packed to %d", raw, len(buf))
+		}
+	}
+}
+
+func TestUnpackRefusesACutEntry(t *testing.T) {
+	b := packEntry(nil, packable(100))
+	for n := range len(b) {
+		if _, err := unpackEntry(b[:n]); err == nil {
+			t.Fatalf("%d of %d bytes were taken for an entry", n, len(b))
+		}
+	}
+}
