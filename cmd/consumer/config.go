@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"regexp"
 	"sort"
 	"strings"
 	"time"
@@ -100,7 +101,7 @@ func parse(args []string, environ []string, stdout, stderr io.Writer) (f *flags,
 	}
 	for _, kv := range environ {
 		name, _, _ := strings.Cut(kv, "=")
-		if strings.HasPrefix(name, envPrefix) && !envs[name] && !foreignEnv[name] {
+		if strings.HasPrefix(name, envPrefix) && !envs[name] && !foreignEnv.MatchString(name) {
 			return nil, false, fmt.Errorf("unknown setting %s in the environment", name)
 		}
 	}
@@ -118,8 +119,8 @@ func parse(args []string, environ []string, stdout, stderr io.Writer) (f *flags,
 }
 
 // foreignEnv are variables with our prefix that belong to other programs of
-// this repository.
-var foreignEnv = map[string]bool{"TIERSTREAM_DATA": true, "TIERSTREAM_CACHE": true}
+// this repository: the simulator, and the tests.
+var foreignEnv = regexp.MustCompile(`^TIERSTREAM_(SIM_.*|TEST_.*|DATA|CACHE)$`)
 
 // configPath finds --config before everything else is parsed.
 func configPath(args, environ []string) string {

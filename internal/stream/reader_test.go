@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
 	"github.com/tierstream/tierstream/internal/protocol"
+	"github.com/tierstream/tierstream/internal/scoring"
 )
 
 func queued(stamps ...int64) (q queue) {
@@ -213,4 +215,35 @@ func TestOversizedDeadLetterGoesWithoutItsValue(t *testing.T) {
 	if omitted != fmt.Sprint(len(big)) {
 		t.Errorf("omitted %q", omitted)
 	}
+}
+
+// A model of another currency would add amounts of two currencies.
+func TestAnotherBaseCurrencyStopsThePartition(t *testing.T) {
+	w := fakeWorld(t)
+	i := w.start()
+	n := w.load(3, 200, 0)
+	w.settled(n)
+	if err := i.stop(); err != nil {
+		t.Fatal(err)
+	}
+	yaml, err := scoring.Init(scoring.InitOptions{Currency: "USD", TypicalOrderMinor: 5000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := *w.cfg.Rules
+	if r.Model, err = scoring.Parse(yaml); err != nil {
+		t.Fatal(err)
+	}
+	r.Policy.Base = "USD"
+	w.cfg.Rules = &r
+	i = w.start()
+	until(t, 20*time.Second, "waiting for all partitions to stop", func() (bool, string) {
+		stopped := i.p.Stopped()
+		for _, err := range stopped {
+			if !strings.Contains(err.Error(), "kept in EUR") {
+				t.Fatal(err)
+			}
+		}
+		return len(stopped) == testPartitions, fmt.Sprint(stopped)
+	})
 }

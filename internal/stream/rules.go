@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"sync"
 
@@ -95,6 +96,25 @@ func (l *rulesLog) read(ctx context.Context) error {
 		l.known = map[protocol.Hash]*fold.Rules{}
 	}
 	return nil
+}
+
+// currency is the base currency of a rule set that the topic holds, "" when it
+// does not hold it. It is read without parsing the rest, because this binary
+// need not be able to repeat rules only to go on after them.
+func (l *rulesLog) currency(h protocol.Hash) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var r struct {
+		Settings struct {
+			Policy struct {
+				Base string `json:"base"`
+			} `json:"policy"`
+		} `json:"settings"`
+	}
+	if json.Unmarshal(l.raw[h], &r) != nil {
+		return ""
+	}
+	return r.Settings.Policy.Base
 }
 
 // lookup finds the rules that a journal record names.

@@ -78,12 +78,15 @@ func (s *partitionStatus) published(k protocol.Published) {
 	s.pubSeq = k.Seq
 }
 
-// idle notes the lag as the reader knows it.
-func (s *partitionStatus) idle(r *reader) {
+// lagging notes how much is not applied yet, as of the reader's last look.
+func (s *partitionStatus) lagging(r *reader, next []protocol.Position) {
+	if r.end == nil {
+		return
+	}
 	var lag int64
 	for i := range r.queues {
-		if r.end != nil {
-			lag += max(0, r.end[i]-r.queues[i].position)
+		if !r.atEnd(i) {
+			lag += max(0, r.end[i]-next[i].Next)
 		}
 	}
 	s.mu.Lock()

@@ -602,6 +602,9 @@ func (s *session) live(ctx context.Context, g *errgroup.Group, p *producer) erro
 		return err
 	}
 	defer s.reader.close()
+	if base := s.rules.currency(s.state.Rules); base != "" && base != s.cfg.Rules.Policy.Base {
+		return stopf("the records are kept in %s, but the model's currency is %s: amounts of two currencies are never added; start a new namespace for the new currency", base, s.cfg.Rules.Policy.Base)
+	}
 	if err := s.engineFor(ctx, s.rulesHash); err != nil {
 		return err
 	}
@@ -701,12 +704,13 @@ func (s *session) apply(ctx context.Context) error {
 					return s.doubt(err)
 				}
 			}
-			s.status.idle(s.reader)
+			s.status.lagging(s.reader, s.state.Next)
 			continue
 		}
 		if err := s.applyBatch(ctx, in, t); err != nil {
 			return err
 		}
+		s.status.lagging(s.reader, s.state.Next)
 	}
 }
 
