@@ -68,9 +68,8 @@ func (p *producer) close() { p.client.Close() }
 // and says where the last journal record lies. After an error the outcome is
 // not known: the producer must be closed, and K read anew.
 //
-// A dead letter that does not fit its topic goes without its value: a record
-// can be small in its topic, compressed, and large on its own. It still says
-// where the original lies.
+// A dead letter that does not fit its topic goes without its value, see
+// [producer.fit].
 func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (protocol.Published, error) {
 	if err := p.client.BeginTransaction(); err != nil {
 		return protocol.Published{}, fmt.Errorf("beginning a transaction: %w", err)
@@ -103,9 +102,8 @@ func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (prot
 					return protocol.Published{}, err
 				}
 			}
-			if m.Stream == protocol.DeadLetters && size(r) > p.max-4<<10 {
-				r.Headers = append(r.Headers, kgo.RecordHeader{Key: "tierstream-value-omitted", Value: strconv.AppendInt(nil, int64(len(r.Value)), 10)})
-				r.Value = nil
+			if m.Stream == protocol.DeadLetters {
+				p.fit(r)
 			}
 			p.client.Produce(ctx, r, promise)
 		}
@@ -126,6 +124,40 @@ func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (prot
 		return protocol.Published{}, fmt.Errorf("committing a transaction: %w", err)
 	}
 	return protocol.Published{Point: entries[len(entries)-1].Point(), Offset: last.Offset, LeaderEpoch: -1}, nil
+}
+
+// fit leaves out of a dead letter what does not fit its topic: a record can be
+// small in its topic, compressed, and large on its own, whether by its value,
+// its headers or its key. What is left says where the original lies, and how
+// many bytes were left out. Without this, one such record would stop its
+// partition for ever.
+func (p *producer) fit(r *kgo.Record) {
+	omit := func(what string, bytes int) {
+		r.Headers = append(r.Headers, kgo.RecordHeader{Key: "tierstream-" + what + "-omitted", Value: strconv.AppendInt(nil, int64(bytes), 10)})
+	}
+	tooBig := func() bool { return size(r)+10*len(r.Headers) > p.max-4<<10 } // two lengths per header
+	if tooBig() {
+		omit("value", len(r.Value))
+		r.Value = nil
+	}
+	if tooBig() {
+		// Ours begin with the code; the original's come before, and may have
+		// any name.
+		own := len(r.Headers) - 1
+		for own > 0 && r.Headers[own].Key != "tierstream-code" {
+			own--
+		}
+		bytes := 0
+		for _, h := range r.Headers[:own] {
+			bytes += len(h.Key) + len(h.Value)
+		}
+		r.Headers = r.Headers[own:]
+		omit("headers", bytes)
+	}
+	if tooBig() {
+		omit("key", len(r.Key))
+		r.Key = nil
+	}
 }
 
 // asMsgpack rewrites a change's data.
