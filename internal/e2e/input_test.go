@@ -155,6 +155,7 @@ func TestBigRecordsPass(t *testing.T) {
 		{Topic: in, Key: []byte("header"), Headers: []kgo.RecordHeader{{Key: "ce_id", Value: make([]byte, 12<<20)}}},
 		{Topic: in, Key: []byte("name"), Headers: []kgo.RecordHeader{{Key: strings.Repeat("n", 12<<20)}}},
 		{Topic: in, Key: make([]byte, 12<<20)},
+		{Topic: in, Key: []byte("headers"), Headers: make([]kgo.RecordHeader, 400_000)},
 		{Topic: in},
 	}
 	for _, r := range records {
