@@ -13,6 +13,7 @@ import (
 	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/scoring"
 	"github.com/tierstream/tierstream/internal/state"
+	"github.com/tierstream/tierstream/internal/stream"
 	"github.com/tierstream/tierstream/internal/testenv"
 )
 
@@ -134,7 +135,9 @@ func TestStopsOnLostJournal(t *testing.T) {
 			}
 			return err
 		})
-		w.kafka.CreateTopic(t, w.topics.Journal, partitions, map[string]string{"retention.ms": "-1", "retention.bytes": "-1"})
+		if err := stream.CreateTopics(t.Context(), w.client, w.topics, partitions, 1, nil); err != nil {
+			t.Fatal(err)
+		}
 		w.stops(nil, "the journal record that was last published is gone")
 	})
 }
