@@ -32,7 +32,7 @@ type reader struct {
 // queue is what is read of one topic and not yet taken.
 type queue struct {
 	records []*kgo.Record
-	bytes   int
+	bytes   int // memory held by records
 	// position is where reading stands: the offset after the last record or
 	// control record that a poll returned.
 	position int64
@@ -58,7 +58,7 @@ func newReader(base []kgo.Opt, topics []string, p int32, from []protocol.Positio
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), // they move the position: without them "read to the end" could not be told
 		kgo.FetchMaxWait(250*time.Millisecond),
-		kgo.FetchMaxPartitionBytes(4<<20),
+		kgo.FetchMaxPartitionBytes(1<<20), // compressed; unpacked and with the client's structures some 16 MiB
 	)...)
 	if err != nil {
 		return nil, fmt.Errorf("opening the input reader: %w", err)
@@ -101,7 +101,7 @@ func (r *reader) poll(ctx context.Context, wait time.Duration) error {
 				continue
 			}
 			q.records = append(q.records, rec)
-			q.bytes += size(rec)
+			q.bytes += held(rec)
 		}
 	})
 	for i := range r.queues {
@@ -118,6 +118,14 @@ func (r *reader) poll(ctx context.Context, wait time.Duration) error {
 	return nil
 }
 
+// held is the memory that a buffered record takes, about: of small events the
+// client's structures take more than the bytes that were sent.
+func held(r *kgo.Record) int {
+	const record, header = 200, 40 // kgo.Record with its pointer, kgo.RecordHeader
+	return size(r) + record + header*len(r.Headers)
+}
+
+// size is what a record has on the wire, about.
 func size(r *kgo.Record) int {
 	n := len(r.Key) + len(r.Value) + 64
 	for _, h := range r.Headers {
@@ -323,7 +331,7 @@ func (r *reader) pop(counts []int, next []protocol.Position) *taken {
 		t.records = append(t.records, rec)
 		t.topic = append(t.topic, best)
 		t.next[best] = protocol.Position{Next: rec.Offset + 1, LeaderEpoch: rec.LeaderEpoch}
-		r.queues[best].bytes -= size(rec)
+		r.queues[best].bytes -= held(rec)
 	}
 	for i, c := range counts {
 		q := &r.queues[i]
