@@ -58,7 +58,7 @@ func newReader(base []kgo.Opt, topics []string, p int32, from []protocol.Positio
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), // they move the position: without them "read to the end" could not be told
 		kgo.FetchMaxWait(250*time.Millisecond),
-		kgo.FetchMaxPartitionBytes(1<<20), // compressed; unpacked and with the client's structures some 16 MiB
+		kgo.FetchMaxPartitionBytes(1<<20), // as sent, hence compressed: a multiple of it in memory
 	)...)
 	if err != nil {
 		return nil, fmt.Errorf("opening the input reader: %w", err)
