@@ -2,9 +2,9 @@ package stream
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -15,32 +15,40 @@ import (
 type group struct {
 	client *kgo.Client
 	id     string
-	beat   atomic.Int64 // when the last answered heartbeat was sent, Unix ns
 }
 
-// OnBrokerE2E notes answered heartbeats. (A kgo hook.)
-func (g *group) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
-	const heartbeat, consumerGroupHeartbeat = 12, 68
-	if (key == heartbeat || key == consumerGroupHeartbeat) && e2e.Err() == nil {
-		g.beat.Store(time.Now().Add(-e2e.DurationE2E()).UnixNano())
-	}
-}
-
-// heartbeatAfter waits for a heartbeat sent after t: after a rejection, only a
-// member that the group still knows may acquire again, or a process that woke
-// from a long pause would take its partitions back from their new owner.
-func (g *group) heartbeatAfter(ctx context.Context, drain <-chan struct{}, t time.Time) bool {
-	tick := time.NewTicker(20 * time.Millisecond)
+// stillMember waits for a heartbeat of its own that the group accepts: after a
+// rejection, only a member that the group still knows may acquire again, or a
+// process that woke from a long pause would take its partitions back from
+// their new owner. That the client's own heartbeats are answered is not
+// enough: an answer can say that the member is unknown. It returns false when
+// the worker is to end.
+func (g *group) stillMember(ctx context.Context, drain <-chan struct{}) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-drain:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if g.beat.Load() > t.UnixNano() {
-			return true
+		req := kmsg.NewPtrHeartbeatRequest()
+		req.Group = g.id
+		req.MemberID, req.Generation = g.client.GroupMetadata()
+		if req.MemberID != "" {
+			// During a rebalance, members keep what is not taken from them.
+			resp, err := req.RequestWith(ctx, g.client)
+			if err == nil && (resp.ErrorCode == 0 || resp.ErrorCode == kerr.RebalanceInProgress.Code) {
+				return ctx.Err() == nil
+			}
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return false
-		case <-drain:
 			return false
 		}
 	}

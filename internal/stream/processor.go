@@ -111,7 +111,6 @@ func (p *Processor) Run(ctx context.Context) error {
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.DisableAutoCommit(),
 		kgo.SessionTimeout(session), kgo.RebalanceTimeout(2*session), kgo.HeartbeatInterval(p.cfg.Heartbeat),
-		kgo.WithHooks(p.group),
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, a map[string][]int32) {
 			p.assigned(work, a[p.cfg.Topics.Journal])
 		}),

@@ -70,7 +70,7 @@ func (w *worker) run(ctx context.Context) {
 			return
 		}
 		backoff = min(2*backoff, 5*time.Second)
-		if errors.Is(err, errRejected) && !w.group.heartbeatAfter(ctx, w.drain, w.cfg.Now()) {
+		if errors.Is(err, errRejected) && !w.group.stillMember(ctx, w.drain) {
 			return
 		}
 	}
