@@ -46,8 +46,9 @@ func testRules(topics ...string) *fold.Rules {
 	m := scoring.Default()
 	policy := customer.DefaultPolicy(m.Currency())
 	// Months of simulated traffic pass in a second here, so that a return can
-	// reach the log days of event time ahead of its order in another topic.
-	policy.Grace = 100 * 24 * time.Hour
+	// reach the log months of event time ahead of its order in another topic.
+	// Were it refused, a second delivery would find the order and accept it.
+	policy.Grace = 300 * 24 * time.Hour
 	return &fold.Rules{
 		Topics: topics, Partitioner: "murmur2", Clock: fold.ClockEvents,
 		Limits: event.Limits{}.WithDefaults(), Policy: policy, Model: m,
