@@ -237,6 +237,13 @@ func TestPrecedence(t *testing.T) {
 	refused(t, nil, []string{file, "--lease=2s"}, "--rates FILE")
 	refused(t, env, []string{file, "--lease=2s"}, "--rates ENVIRONMENT")
 	refused(t, env, []string{file, "--lease=2s", "--rates=FLAG"}, "--rates FLAG")
+	// Files have a parser of their own.
+	named := func(name string) string { return modelFile(t, "name: "+name+"\n") }
+	file = "--config=" + settingsFile(t, "brokers: [h:1]\nredis: h:2\nmodel: "+named("file")+"\n")
+	env = []string{"TIERSTREAM_MODEL=" + named("environment")}
+	refused(t, nil, []string{file}, `model "file"`)
+	refused(t, env, []string{file}, `model "environment"`)
+	refused(t, env, []string{file, "--model=" + named("flag")}, `model "flag"`)
 }
 
 // TestChangedPartitionCount: keys would map to other partitions.
