@@ -148,10 +148,11 @@ type Engine struct {
 
 	before, after scoring.Summary
 	arena         []byte
-	decisions     []byte
+	decisions     *xxh3.Hasher
+	small         [40]byte
 	scratch       object // a decision being written
+	payload       object // a change's whole data being written
 	line          []byte // its explanation
-	source        []byte // CloudEvents source of the changes
 }
 
 // Where is what identifies a partition's outputs.
@@ -182,7 +183,7 @@ func NewEngine(rules *Rules, w Where, allowRejects bool) (*Engine, error) {
 		rules: rules, hash: rules.Hash(), partitioner: part, anywhere: part.Name() == "explicit",
 		decoder: event.NewDecoder(rules.Limits), folder: folder,
 		model: rules.Model, tiers: rules.Model.Tiers(), modelHash: fmt.Sprintf("%x", mh[:8]),
-		where: w, allowRejects: allowRejects, source: []byte("/tierstream/" + w.Namespace),
+		where: w, allowRejects: allowRejects, decisions: xxh3.New(),
 	}, nil
 }
 
@@ -216,7 +217,8 @@ func (e *Engine) Decode(r *Record) bool {
 func (e *Engine) Fold(in *Input) (*Output, error) {
 	out := &Output{State: in.State, Flood: in.Flood, Wait: map[Waiting][]byte{}}
 	b := batch{Engine: e, in: in, out: out}
-	e.arena, e.decisions = e.arena[:0], e.decisions[:0]
+	e.arena = e.arena[:0]
+	e.decisions.Reset()
 
 	for _, id := range in.Sweep {
 		c := in.Customers[id]
@@ -253,7 +255,7 @@ func (e *Engine) Fold(in *Input) (*Output, error) {
 	}
 
 	b.puts(in.Parent.Seq + 1)
-	out.Decisions = decisionsHash(e.decisions)
+	out.Decisions = e.decisionsHash()
 	j := &protocol.Record{Kind: protocol.KindBatch, Seq: in.Parent.Seq + 1, State: *s}
 	j.Chain = protocol.NextChain(in.Parent.Chain, j, out.Decisions)
 	out.Journal = j
@@ -261,11 +263,20 @@ func (e *Engine) Fold(in *Input) (*Output, error) {
 	return out, nil
 }
 
+// decide adds numbers to the hash of the batch's decisions.
+func (e *Engine) decide(kind byte, ns ...uint64) {
+	b := append(e.small[:0], kind)
+	for _, n := range ns {
+		b = binary.AppendUvarint(b, n)
+	}
+	_, _ = e.decisions.Write(b) // a hash takes everything
+}
+
 // decisionsHash is XXH3-128, as the digest: it guards against accidents, not
 // against forgers (who could rewrite the journal itself), and hashing the
 // decisions' text with SHA-256 took a quarter of the fold.
-func decisionsHash(b []byte) (h protocol.Hash) {
-	sum := xxh3.Hash128(b).Bytes()
+func (e *Engine) decisionsHash() (h protocol.Hash) {
+	sum := e.decisions.Sum128().Bytes()
 	copy(h[:], sum[:])
 	return h
 }
@@ -410,11 +421,7 @@ func (b *batch) forget(k Waiting) {
 // code and the origin are part of the decisions; the detail is for people.
 func (b *batch) deadLetter(code event.Code, field, detail string, o Origin, m *event.Message) {
 	b.out.Counts[code]++
-	d := b.decisions
-	d = append(d, 'x', byte(code))
-	d = binary.AppendUvarint(d, uint64(o.Topic))
-	d = binary.AppendUvarint(d, uint64(o.Offset))
-	b.decisions = d
+	b.decide('x', uint64(code), uint64(o.Topic), uint64(o.Offset))
 	if detail == "" {
 		detail = hints[code]
 	}

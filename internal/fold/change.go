@@ -1,6 +1,7 @@
 package fold
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -113,16 +114,14 @@ func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Me
 	j = j.text("config_hash", b.modelHash)
 	b.scratch = j
 
-	b.decisions = append(b.decisions, 'c')
-	b.decisions = binary.AppendUvarint(b.decisions, uint64(len(j)))
-	b.decisions = append(b.decisions, j...)
+	b.decide('c', uint64(len(j)))
+	_, _ = b.decisions.Write(j) // a hash takes everything
 
 	mode := "live"
 	if at < b.where.LiveSince {
 		mode = "backfill"
 	}
-	p := make(object, 0, len(j)+180+len(b.where.Namespace)+len(b.where.Engine))
-	p = append(p, j[:cause]...)
+	p := append(b.payload[:0], j[:cause]...)
 	if id := traceID(r.Event.Trace); id != "" {
 		p = p.text("trace_id", id)
 	}
@@ -132,22 +131,32 @@ func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Me
 	p = p.text("namespace", b.where.Namespace)
 	p = p.text("engine", b.where.Engine)
 	p = append(p, '}')
+	b.payload = p
 
-	id := []byte(c.ID)
-	headers := make([]protocol.MessageHeader, 8, 9)
-	headers[0] = protocol.MessageHeader{Key: "ce_specversion", Value: specVersion}
-	headers[1] = protocol.MessageHeader{Key: "ce_id", Value: []byte(ChangeID(b.where.Namespace, b.where.Incarnation, c.ID, st.Sequence))}
-	headers[2] = protocol.MessageHeader{Key: "ce_source", Value: b.source}
-	headers[3] = protocol.MessageHeader{Key: "ce_type", Value: changeType}
-	headers[4] = protocol.MessageHeader{Key: "ce_subject", Value: id}
-	headers[5] = protocol.MessageHeader{Key: "ce_time", Value: appendTime(nil, at)}
-	headers[6] = protocol.MessageHeader{Key: "ce_customerseq", Value: paddedSequence(st.Sequence)}
-	headers[7] = protocol.MessageHeader{Key: "content-type", Value: jsonType}
+	headers := make([]protocol.MessageHeader, 3, 4)
+	headers[0] = protocol.MessageHeader{Key: "ce_id", Value: []byte(ChangeID(b.where.Namespace, b.where.Incarnation, c.ID, st.Sequence))}
+	headers[1] = protocol.MessageHeader{Key: "ce_time", Value: appendTime(make([]byte, 0, 24), at)}
+	headers[2] = protocol.MessageHeader{Key: "ce_customerseq", Value: paddedSequence(st.Sequence)}
 	if r.Event.Trace != "" {
 		headers = append(headers, protocol.MessageHeader{Key: "ce_traceparent", Value: []byte(r.Event.Trace)})
 	}
-	b.messages = append(b.messages, protocol.Message{Stream: protocol.Changes, Key: id, Value: p, Headers: headers})
+	b.messages = append(b.messages, protocol.Message{Stream: protocol.Changes, Key: []byte(c.ID), Value: bytes.Clone(p), Headers: headers})
 	b.out.Changes++
+}
+
+// Headers are all headers of a message of the namespace: those decided with
+// it, and those that every change has.
+func Headers(namespace string, m *protocol.Message) []protocol.MessageHeader {
+	if m.Stream != protocol.Changes {
+		return m.Headers
+	}
+	return append([]protocol.MessageHeader{
+		{Key: "ce_specversion", Value: specVersion},
+		{Key: "ce_source", Value: []byte("/tierstream/" + namespace)},
+		{Key: "ce_type", Value: changeType},
+		{Key: "ce_subject", Value: m.Key},
+		{Key: "content-type", Value: jsonType},
+	}, m.Headers...)
 }
 
 // paddedSequence is a sequence that compares as text: 20 digits.

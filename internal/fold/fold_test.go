@@ -203,7 +203,7 @@ func TestGoldenStory(t *testing.T) {
 	var b bytes.Buffer
 	for _, m := range p.out {
 		fmt.Fprintf(&b, "stream %d key %s\n", m.Stream, m.Key)
-		for _, h := range m.Headers {
+		for _, h := range Headers("test", &m) {
 			fmt.Fprintf(&b, "  %s: %s\n", h.Key, h.Value)
 		}
 		var pretty bytes.Buffer

@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -15,7 +16,9 @@ const (
 	DeadLetters               // refused records
 )
 
-// Message is one output record as decided, ready to be produced.
+// Message is one output record as decided. Headers that every message of its
+// stream has are added when it is produced, see package fold: an outbox holds
+// thousands of messages.
 type Message struct {
 	Stream  Stream
 	Key     []byte
@@ -64,9 +67,41 @@ type wireEntry struct {
 	Messages []Message
 }
 
-// Encode is the entry as Redis holds it.
+// Encode is the entry as Redis holds it: wireEntry, written field by field
+// because an entry holds thousands of messages.
 func (e *Entry) Encode() []byte {
-	return marshal(&wireEntry{Seq: e.Seq, Parent: e.Parent[:], Chain: e.Chain[:], Journal: e.Journal, Messages: e.Messages})
+	var buf bytes.Buffer
+	buf.Grow(e.Size() + 64)
+	enc := msgpack.NewEncoder(&buf)
+	var errs error // nothing can fail, as a buffer takes everything
+	must := func(err error) {
+		if err != nil {
+			errs = err
+		}
+	}
+	must(enc.EncodeArrayLen(5))
+	must(enc.EncodeUint(e.Seq))
+	must(enc.EncodeBytes(e.Parent[:]))
+	must(enc.EncodeBytes(e.Chain[:]))
+	must(enc.EncodeBytes(e.Journal))
+	must(enc.EncodeArrayLen(len(e.Messages)))
+	for i := range e.Messages {
+		m := &e.Messages[i]
+		must(enc.EncodeArrayLen(4))
+		must(enc.EncodeUint(uint64(m.Stream)))
+		must(enc.EncodeBytes(m.Key))
+		must(enc.EncodeBytes(m.Value))
+		must(enc.EncodeArrayLen(len(m.Headers)))
+		for _, h := range m.Headers {
+			must(enc.EncodeArrayLen(2))
+			must(enc.EncodeString(h.Key))
+			must(enc.EncodeBytes(h.Value))
+		}
+	}
+	if errs != nil {
+		panic(fmt.Sprintf("encoding outbox entry %d: %v", e.Seq, errs))
+	}
+	return buf.Bytes()
 }
 
 // DecodeEntry reads what Encode wrote.
@@ -75,7 +110,10 @@ func DecodeEntry(b []byte) (*Entry, error) {
 	if err := msgpack.Unmarshal(b, &w); err != nil {
 		return nil, fmt.Errorf("decoding outbox entry: %w", err)
 	}
-	e := &Entry{Seq: w.Seq, Journal: w.Journal, Messages: w.Messages}
+	e := &Entry{Seq: w.Seq, Journal: w.Journal}
+	if len(w.Messages) > 0 {
+		e.Messages = w.Messages
+	}
 	if !fill(e.Parent[:], w.Parent) || !fill(e.Chain[:], w.Chain) {
 		return nil, fmt.Errorf("decoding outbox entry %d: a chain has the wrong length", w.Seq)
 	}

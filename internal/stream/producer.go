@@ -21,6 +21,7 @@ import (
 type producer struct {
 	client    *kgo.Client
 	topics    Topics
+	namespace string
 	partition int32
 	msgpack   bool // changes go out as MessagePack
 	max       int  // largest message that the outputs surely accept, bytes
@@ -59,7 +60,7 @@ func openProducer(ctx context.Context, cfg *Config, p int32, maxMessage int32) (
 		cl.Close()
 		return nil, fmt.Errorf("fencing the previous producer: %w", err)
 	}
-	return &producer{client: cl, topics: cfg.Topics, partition: p, msgpack: cfg.MsgpackChanges, max: int(maxMessage)}, nil
+	return &producer{client: cl, topics: cfg.Topics, namespace: cfg.Namespace, partition: p, msgpack: cfg.MsgpackChanges, max: int(maxMessage)}, nil
 }
 
 func (p *producer) close() { p.client.Close() }
@@ -93,8 +94,9 @@ func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (prot
 			if m.Stream == protocol.DeadLetters {
 				r.Topic = p.topics.DeadLetters
 			}
-			r.Headers = make([]kgo.RecordHeader, len(m.Headers))
-			for i, h := range m.Headers {
+			headers := fold.Headers(p.namespace, m)
+			r.Headers = make([]kgo.RecordHeader, len(headers), len(headers)+1)
+			for i, h := range headers {
 				r.Headers[i] = kgo.RecordHeader{Key: h.Key, Value: h.Value}
 			}
 			if m.Stream == protocol.Changes && p.msgpack {

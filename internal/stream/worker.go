@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -108,13 +109,19 @@ type session struct {
 
 	reader  *reader
 	cache   *cache
-	nextDue int64 // lower bound of the earliest due time in the due set
+	decoded struct { // of the batch under way, reused
+		headers []event.Header
+		records []fold.Record
+		list    []*fold.Record
+	}
+	customers fold.Set // of the batch under way, reused
+	nextDue   int64    // lower bound of the earliest due time in the due set
 }
 
 func (w *worker) session(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	s := &session{worker: w, more: make(chan struct{}, 1), room: make(chan struct{}, 1), cache: newCache(w.cfg.CacheBytes)}
+	s := &session{worker: w, more: make(chan struct{}, 1), room: make(chan struct{}, 1), cache: newCache(w.cfg.CacheBytes), customers: fold.Set{}}
 	if _, err := rand.Read(s.owner[:]); err != nil {
 		return fmt.Errorf("choosing an owner: %w", err)
 	}
@@ -442,37 +449,40 @@ func (s *session) dueBelow(ctx context.Context, bound protocol.Bound) (ids []str
 	return ids, last, nil
 }
 
-// decode makes the records of a batch what the fold reads.
+// decode makes the records of a batch what the fold reads. What it returns is
+// valid until the next call.
 func (s *session) decode(ctx context.Context, t *taken) []*fold.Record {
+	if len(t.records) == 0 {
+		return nil
+	}
 	began := time.Now()
-	recs := make([]fold.Record, len(t.records))
-	out := make([]*fold.Record, len(t.records))
-	headers := 0
-	for _, r := range t.records {
-		headers += len(r.Headers)
-	}
-	arena := make([]event.Header, 0, headers)
-	for i, r := range t.records {
-		at := len(arena)
+	d := &s.decoded
+	d.headers, d.list = d.headers[:0], d.list[:0]
+	d.records = slices.Grow(d.records[:0], len(t.records))[:len(t.records)]
+	for _, r := range t.records { // at once, because the records point into it
 		for _, h := range r.Headers {
-			arena = append(arena, event.Header{Key: h.Key, Value: h.Value})
+			d.headers = append(d.headers, event.Header{Key: h.Key, Value: h.Value})
 		}
-		recs[i] = fold.Record{Topic: t.topic[i], Partition: r.Partition, Offset: r.Offset, Message: event.Message{
-			Key: r.Key, Value: r.Value, Headers: arena[at:len(arena):len(arena)], Timestamp: r.Timestamp.UnixMilli(),
+	}
+	at := 0
+	for i, r := range t.records {
+		n := len(r.Headers)
+		d.records[i] = fold.Record{Topic: t.topic[i], Partition: r.Partition, Offset: r.Offset, Message: event.Message{
+			Key: r.Key, Value: r.Value, Headers: d.headers[at : at+n : at+n], Timestamp: r.Timestamp.UnixMilli(),
 		}}
-		s.engine.Decode(&recs[i])
-		out[i] = &recs[i]
+		at += n
+		s.engine.Decode(&d.records[i])
+		d.list = append(d.list, &d.records[i])
 	}
-	if len(recs) > 0 {
-		s.metrics.stage(ctx, "decode", began)
-	}
-	return out
+	s.metrics.stage(ctx, "decode", began)
+	return d.list
 }
 
 // foldBatch loads the batch's customers and folds.
 func (s *session) foldBatch(ctx context.Context, in *fold.Input, next []protocol.Position) (*fold.Output, error) {
 	in.Parent, in.State, in.Flood, in.Next = s.machine.Identity().Point, s.state, s.flood, next
-	in.Customers = make(fold.Set, len(in.Records))
+	clear(s.customers)
+	in.Customers = s.customers
 	var missing []string
 	want := func(id string) {
 		if _, ok := in.Customers[id]; ok {
