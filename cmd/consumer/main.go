@@ -27,6 +27,11 @@ import (
 )
 
 func main() {
+	if os.Getenv("GOGC") == "" {
+		// Most of what is alive is the cache of customers, which is bounded; a
+		// collector that runs half as often saves about a tenth of the processor.
+		debug.SetGCPercent(200)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr); err != nil {

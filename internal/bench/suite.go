@@ -177,6 +177,9 @@ func (s *Suite) child(ctx context.Context, t Task) (*Result, error) {
 	cmd := exec.CommandContext(ctx, s.Self[0], append(s.Self[1:len(s.Self):len(s.Self)], string(arg))...)
 	cmd.Stdout, cmd.Stderr = &out, s.Progress
 	cmd.Env = os.Environ()
+	if os.Getenv("GOGC") == "" {
+		cmd.Env = append(cmd.Env, "GOGC=200") // as the consumer sets it; for every loop
+	}
 	if err := cmd.Run(); err != nil {
 		return nil, err
 	}

@@ -146,13 +146,17 @@ type Engine struct {
 	where        Where
 	allowRejects bool
 
+	previous      customer.Record // the customer of the record under way, before it
 	before, after scoring.Summary
 	arena         []byte
 	decisions     *xxh3.Hasher
 	small         [40]byte
-	scratch       object // a decision being written
-	payload       object // a change's whole data being written
-	line          []byte // its explanation
+	scratch       object   // a decision being written
+	payload       object   // a change's whole data being written
+	tierText      []string // each tier as it stands in a change
+	rulesText     string   // the end of every decision
+	wallText      []byte   // the batch's wall clock
+	line          []byte   // its explanation
 }
 
 // Where is what identifies a partition's outputs.
@@ -179,12 +183,22 @@ func NewEngine(rules *Rules, w Where, allowRejects bool) (*Engine, error) {
 		return nil, err
 	}
 	mh := rules.Model.Hash()
-	return &Engine{
+	e := &Engine{
 		rules: rules, hash: rules.Hash(), partitioner: part, anywhere: part.Name() == "explicit",
 		decoder: event.NewDecoder(rules.Limits), folder: folder,
 		model: rules.Model, tiers: rules.Model.Tiers(), modelHash: fmt.Sprintf("%x", mh[:8]),
 		where: w, allowRejects: allowRejects, decisions: xxh3.New(),
-	}, nil
+	}
+	for rank, t := range e.tiers {
+		o := object{'{'}
+		o = o.text("id", t.ID)
+		o = o.int("rank", int64(rank))
+		o = o.text("name", t.Name)
+		e.tierText = append(e.tierText, string(append(o, '}')))
+	}
+	// Grace and notices come with evaluations that time drives.
+	e.rulesText = string(object(`,"pending":null,`).text("model_version", e.model.Name()).text("config_hash", e.modelHash))
+	return e, nil
 }
 
 // Rules are the engine's rules.
@@ -219,6 +233,7 @@ func (e *Engine) Fold(in *Input) (*Output, error) {
 	b := batch{Engine: e, in: in, out: out}
 	e.arena = e.arena[:0]
 	e.decisions.Reset()
+	e.wallText = appendTime(e.wallText[:0], in.Wall)
 
 	for _, id := range in.Sweep {
 		c := in.Customers[id]
@@ -323,7 +338,7 @@ func (b *batch) record(r *Record) error {
 	}
 	st := &c.Record.Standing
 	at := max(st.Clock, ev.Time)
-	b.folder.Summarize(&c.Record, at, &b.before)
+	c.Record.CopyTo(&b.previous)
 	res := b.folder.Apply(&c.Record, ev)
 	if res.Late {
 		b.out.Counts[event.Late]++

@@ -46,6 +46,8 @@ var (
 func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Measure) {
 	st := &c.Record.Standing
 	prev := int(st.Tier)
+	// What the score was: at the same instant, without the event.
+	b.folder.Summarize(&b.previous, at, &b.before)
 	before := b.model.Measure(&b.before)
 	reason := reasonOf(&r.Event)
 	if prev >= 0 && b.model.Decide(prev, &b.before, before.Score) == tier {
@@ -66,8 +68,8 @@ func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Me
 	j := append(b.scratch[:0], '{')
 	j = j.text("customer_id", c.ID)
 	j = j.int("sequence", int64(st.Sequence))
-	j = j.tier("previous_tier", b.tiers, prev)
-	j = j.tier("new_tier", b.tiers, tier)
+	j = j.tier("previous_tier", b.tierText, prev)
+	j = j.tier("new_tier", b.tierText, tier)
 	j = j.text("direction", direction)
 	j = j.text("reason", reason)
 	j = j.key("reason_text")
@@ -99,19 +101,18 @@ func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Me
 	j = j.int("offset", r.Offset)
 	cause := len(j) // the trace ID goes here in the payload
 	j = append(j, '}')
-	j = j.time("effective_at", at)
+	effective := appendTime(make([]byte, 0, 24), at)
+	j = append(append(append(j.key("effective_at"), '"'), effective...), '"')
 	next, hasNext := b.model.DistanceToNext(tier, m.Score)
 	if hasNext {
-		j = j.tier("next_tier", b.tiers, tier+1)
+		j = j.tier("next_tier", b.tierText, tier+1)
 	} else {
-		j = j.tier("next_tier", b.tiers, -1)
+		j = j.tier("next_tier", b.tierText, -1)
 	}
 	j = j.decimal("distance_to_next", next, hasNext)
 	keep, hasKeep := b.model.DistanceToKeep(tier, m.Score)
 	j = j.decimal("distance_to_keep", keep, hasKeep)
-	j = append(j.key("pending"), "null"...) // grace and notices come with time-driven evaluations
-	j = j.text("model_version", b.model.Name())
-	j = j.text("config_hash", b.modelHash)
+	j = append(j, b.rulesText...)
 	b.scratch = j
 
 	b.decide('c', uint64(len(j)))
@@ -127,7 +128,7 @@ func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Me
 	}
 	p = append(p, j[cause:]...)
 	p = p.text("mode", mode)
-	p = p.time("decided_at", b.in.Wall)
+	p = append(append(append(p.key("decided_at"), '"'), b.wallText...), '"')
 	p = p.text("namespace", b.where.Namespace)
 	p = p.text("engine", b.where.Engine)
 	p = append(p, '}')
@@ -135,7 +136,7 @@ func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Me
 
 	headers := make([]protocol.MessageHeader, 3, 4)
 	headers[0] = protocol.MessageHeader{Key: "ce_id", Value: []byte(ChangeID(b.where.Namespace, b.where.Incarnation, c.ID, st.Sequence))}
-	headers[1] = protocol.MessageHeader{Key: "ce_time", Value: appendTime(make([]byte, 0, 24), at)}
+	headers[1] = protocol.MessageHeader{Key: "ce_time", Value: effective}
 	headers[2] = protocol.MessageHeader{Key: "ce_customerseq", Value: paddedSequence(st.Sequence)}
 	if r.Event.Trace != "" {
 		headers = append(headers, protocol.MessageHeader{Key: "ce_traceparent", Value: []byte(r.Event.Trace)})
@@ -235,10 +236,6 @@ func (o object) text(k, v string) object { return appendText(o.key(k), v) }
 
 func (o object) int(k string, v int64) object { return strconv.AppendInt(o.key(k), v, 10) }
 
-func (o object) time(k string, ms int64) object {
-	return append(appendTime(append(o.key(k), '"'), ms), '"')
-}
-
 // decimal writes a number of 1/10,000ths, or null.
 func (o object) decimal(k string, v int64, valid bool) object {
 	if !valid {
@@ -247,27 +244,27 @@ func (o object) decimal(k string, v int64, valid bool) object {
 	return appendDecimal(o.key(k), v)
 }
 
-func (o object) tier(k string, tiers []scoring.Tier, rank int) object {
+func (o object) tier(k string, tiers []string, rank int) object {
 	if rank < 0 {
 		return append(o.key(k), "null"...)
 	}
-	o = append(o.key(k), '{')
-	o = o.text("id", tiers[rank].ID)
-	o = o.int("rank", int64(rank))
-	o = o.text("name", tiers[rank].Name)
-	return append(o, '}')
+	return append(o.key(k), tiers[rank]...)
 }
 
 // appendText appends a JSON string.
 func appendText(o object, s string) object {
+	plain, ascii := true, true
 	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c == 0x7f || c == '<' || c == '>' || c == '&' || c >= 0x80 && !utf8.ValidString(s) {
-			q, err := json.Marshal(s)
-			if err != nil {
-				panic(fmt.Sprintf("encoding a string: %v", err)) // strings cannot fail
-			}
-			return append(o, q...)
+		c := s[i]
+		plain = plain && c >= 0x20 && c != '"' && c != '\\' && c != 0x7f && c != '<' && c != '>' && c != '&'
+		ascii = ascii && c < 0x80
+	}
+	if !plain || !ascii && !utf8.ValidString(s) {
+		q, err := json.Marshal(s)
+		if err != nil {
+			panic(fmt.Sprintf("encoding a string: %v", err)) // strings cannot fail
 		}
+		return append(o, q...)
 	}
 	o = append(o, '"')
 	o = append(o, s...)

@@ -11,18 +11,19 @@ import (
 // because the owner is the only writer and every write checks the fence: on
 // any doubt the whole cache is dropped.
 type cache struct {
-	lru   *simplelru.LRU[string, *fold.Customer]
-	sizes map[*fold.Customer]int
+	lru   *simplelru.LRU[string, cached]
 	bytes int
 	max   int
 }
 
+type cached struct {
+	customer *fold.Customer
+	cost     int // bytes, about
+}
+
 func newCache(maxBytes int) *cache {
-	c := &cache{max: maxBytes, sizes: map[*fold.Customer]int{}}
-	l, err := simplelru.NewLRU(1<<30, func(_ string, v *fold.Customer) {
-		c.bytes -= c.sizes[v]
-		delete(c.sizes, v)
-	})
+	c := &cache{max: maxBytes}
+	l, err := simplelru.NewLRU(1<<30, func(_ string, v cached) { c.bytes -= v.cost })
 	if err != nil {
 		panic(err) // the size is positive
 	}
@@ -32,7 +33,7 @@ func newCache(maxBytes int) *cache {
 
 func (c *cache) lookup(id string) *fold.Customer {
 	v, _ := c.lru.Get(id)
-	return v
+	return v.customer
 }
 
 // put adds or refreshes a customer whose stored form has n bytes.
@@ -40,9 +41,9 @@ func (c *cache) put(v *fold.Customer, n int) {
 	// A decoded record takes about three times its stored form, plus the
 	// entry's own overhead in list and maps.
 	cost := 3*n + 400
-	c.bytes += cost - c.sizes[v]
-	c.sizes[v] = cost
-	c.lru.Add(v.ID, v)
+	before, _ := c.lru.Peek(v.ID)
+	c.bytes += cost - before.cost
+	c.lru.Add(v.ID, cached{v, cost})
 }
 
 // trim drops customers until the bound holds. Only between batches: a batch

@@ -49,7 +49,8 @@ func openProducer(ctx context.Context, cfg *Config, p int32, maxMessage int32) (
 			}
 		})),
 		kgo.ProducerLinger(0),
-		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
+		// Snappy: its encoder is several times faster than that of LZ4.
+		kgo.ProducerBatchCompression(kgo.SnappyCompression(), kgo.NoCompression()),
 		kgo.ProducerBatchMaxBytes(maxMessage),
 		kgo.MaxBufferedRecords(1<<20),
 	)...)
