@@ -65,18 +65,23 @@ func (m *Model) Measure(s *Summary) Measure {
 	var v figures
 	m.evaluate(s, &v)
 	var out Measure
+	m.compose(s, &v, &out)
+	return out
+}
+
+// compose makes the measure of figures.
+func (m *Model) compose(s *Summary, v *figures, out *Measure) {
 	if len(m.measure) == 1 && m.measure[0].field == fieldContribution && m.measure[0].weight == unit {
 		out.N = 4
-		m.contributionParts(&v, &out.Parts)
+		m.contributionParts(v, &out.Parts)
 	} else {
 		out.N = len(m.measure)
 		for i, f := range m.measure {
-			value, known := m.field(f.field, s, &v)
+			value, known := m.field(f.field, s, v)
 			out.Parts[i] = Part{fieldNames[f.field], value, f.weight, known}
 		}
 	}
 	out.Score = weighted(out.Parts[:out.N])
-	return out
 }
 
 // weighted is Σ weight × value, rounded half-even to 1/10,000. It cannot
@@ -194,6 +199,14 @@ type figures struct {
 }
 
 func (m *Model) evaluate(s *Summary, v *figures) {
+	m.record(s, v)
+	m.survive(s, v)
+	v.setPredicted(m.predict(v))
+}
+
+// record fills what needs no prediction: all but the figures of survive,
+// predict and setPredicted.
+func (m *Model) record(s *Summary, v *figures) {
 	v.active = s.Active
 	v.first, v.cross, v.repeat, v.year = m.margin(s.First), m.margin(s.Cross), m.margin(s.Repeat), m.margin(s.Year)
 	if v.cacKnown = s.CACKnown; v.cacKnown {
@@ -202,9 +215,14 @@ func (m *Model) evaluate(s *Summary, v *figures) {
 	v.saving = m.standardService*s.Orders - s.ServiceCost - s.Compensation
 	v.referrals = s.ReferralValue + m.defaultCAC*s.ReferralsUnvalued
 	v.historic = v.first + v.cross + v.repeat - s.ServiceCost - s.SellingCost - s.Compensation - v.cac
-	m.predict(s, v)
-	v.total = v.historic + v.referrals + v.predicted
 	m.satisfy(s, v)
+}
+
+// setPredicted makes CLV6 what it is given, and the total with it. No other
+// figure rests on CLV6.
+func (v *figures) setPredicted(minor int64) {
+	v.predicted = minor
+	v.total = v.historic + v.referrals + minor
 }
 
 // margin of a group of orders: stated margins plus the assumed rate of the
@@ -213,9 +231,9 @@ func (m *Model) margin(g Margins) int64 {
 	return g.Known + mulDiv(int64(m.marginRate), g.Assumed, million)
 }
 
-// predict fills the purchase and spend models' outputs; all are 0 for a
-// customer without an active order.
-func (m *Model) predict(s *Summary, v *figures) {
+// survive fills the purchase model's data, P(alive) and the spend model's
+// expected value; all are 0 for a customer without an active order.
+func (m *Model) survive(s *Summary, v *figures) {
 	if !s.Active {
 		return
 	}
@@ -225,7 +243,14 @@ func (m *Model) predict(s *Summary, v *figures) {
 	v.alive = m.purchases.alive(v.x, v.tx, v.age)
 	v.value = m.spend.expected(s.ValueDays, s.ValueSum)
 	v.retention = roundFloat(float64(v.alive * (100 * unit)))
+}
 
+// predict fills the expected purchases, after survive, and returns CLV6; both
+// are 0 for a customer without an active order.
+func (m *Model) predict(v *figures) int64 {
+	if !v.active {
+		return 0
+	}
 	var within [maxPeriods]float64
 	n := len(m.horizon)
 	m.purchases.expected(v.x, v.age, m.horizon, within[:n])
@@ -235,7 +260,13 @@ func (m *Model) predict(s *Summary, v *figures) {
 		before = e
 	}
 	v.purchases = float64(before * v.alive)
-	v.predicted = roundFloat(float64(float64(float64(discounted*v.alive)*v.value) * m.marginOf1))
+	return roundFloat(m.worth(discounted, v))
+}
+
+// worth is the margin of so many purchase days of a customer who is alive,
+// before rounding. Minor units.
+func (m *Model) worth(purchases float64, v *figures) float64 {
+	return float64(float64(float64(purchases*v.alive)*v.value) * m.marginOf1)
 }
 
 // satisfy fills satisfaction: the mean of the surveys answered (else the

@@ -40,13 +40,14 @@ type Model struct {
 	rfmWeights [3]decimal
 	segments   [5][5]string // by R score − 1, F score − 1
 
-	fitted    bool
-	predictor string
-	purchases purchaseModel
-	spend     spendModel
-	horizon   []float64 // ends of the discount periods, days
-	discount  []float64 // factor of each
-	marginOf1 float64   // margin rate as float64
+	fitted       bool
+	predictor    string
+	purchases    purchaseModel
+	spend        spendModel
+	horizon      []float64 // ends of the discount periods, days
+	discount     []float64 // factor of each
+	meanDiscount float64   // mean of discount
+	marginOf1    float64   // margin rate as float64
 
 	neutral   float64
 	points    [5]float64 // of an open complaint by severity − 1
@@ -57,6 +58,7 @@ type Model struct {
 
 	contribution [4]int64 // weights of clv, cac, satisfaction, retention, 1/10,000
 	measure      []measured
+	enclosed     bool // Keeps applies: enclosable
 	tiers        []Tier
 }
 
@@ -206,6 +208,7 @@ func build(d document) (*Model, error) {
 		m.horizon = append(m.horizon, float64(float64(i+1)*length))
 		middle := float64((float64(i)+0.5)*length) / 365
 		m.discount = append(m.discount, dmath.Pow(1+p.Discount.float(), -middle))
+		m.meanDiscount += m.discount[i] / float64(p.Periods)
 	}
 	for i, v := range d.RFM.MonetaryOrders {
 		m.monetary[i] = mulDiv(int64(v), d.TypicalOrder, million)
@@ -225,6 +228,7 @@ func build(d document) (*Model, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
+	m.enclosed = m.enclosable()
 	if m.canonical, err = json.Marshal(d); err != nil {
 		return nil, fmt.Errorf("encoding canonical form: %w", err)
 	}

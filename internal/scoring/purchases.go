@@ -95,6 +95,51 @@ func (p *purchaseModel) expected(x, T float64, horizon, out []float64) {
 	}
 }
 
+// atLeast and atMost enclose what expected computes, up to rounding, for t > 0,
+// by one logarithm and one exponential each.
+//
+// Given the data and being alive at T, the rate λ ~ gamma(r+x, alpha+T) and the
+// drop-out probability π ~ beta(a, B), B = b+x+1 (BG/NBD: b+x), are independent:
+// the likelihood is λˣ·exp(−λT)·(1−π)ˣ⁺¹ (BG/NBD: (1−π)ˣ). Purchases go on at
+// λ·exp(−λπs), s after T, so that
+//
+//	E[X | λ, π] = (1 − exp(−λπt))/π = ∫₀^λt exp(−πs) ds.
+//
+// This is convex in π, so by Jensen it is least with π = E π = a/(a+B); over λ
+// it is then exact, E exp(−λπt) = (1 + πt/(alpha+T))^−(r+x).
+func (p *purchaseModel) atLeast(x, T, t float64) float64 {
+	leave := p.a / p.weight(x)
+	l := dmath.Log1p(float64(leave*t) / (p.alpha + T))
+	return -dmath.Expm1(-float64((p.r+x)*l)) / leave
+}
+
+// atMost: write π = g/(g+h) with independent g ~ gamma(a), h ~ gamma(B). g+h is
+// independent of π and has mean w = a+B, so E[g/w | π] = π, and by Jensen
+//
+//	E exp(−πs) ≤ E exp(−gs/w) = (1 + s/w)^−a.
+//
+// Integrated to λt this is concave in λ, so by Jensen again it is greatest with
+// λ = E λ = (r+x)/(alpha+T): w·((1 + λt/w)^(1−a) − 1)/(1−a), a logarithm for
+// a = 1. It is below λt, what would be bought without dropping out.
+func (p *purchaseModel) atMost(x, T, t float64) float64 {
+	w := p.weight(x)
+	l := dmath.Log1p(float64((p.r+x)*t) / float64((p.alpha+T)*w))
+	e := 1 - p.a
+	if e == 0 {
+		return float64(w * l)
+	}
+	return float64(w*dmath.Expm1(float64(e*l))) / e
+}
+
+// weight is a+B, the sum of the beta parameters of the drop-out probability of
+// who has bought x times again and is alive.
+func (p *purchaseModel) weight(x float64) float64 {
+	if p.afterFirst {
+		x++
+	}
+	return p.a + p.b + x
+}
+
 const (
 	// The series needs about 34/−ln z terms: 330 at the limit. Above it, it is
 	// continued, unless r+x makes its coefficients fall fast by themselves.
