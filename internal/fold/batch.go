@@ -381,8 +381,11 @@ func (b *batch) record(r *Record) error {
 	}
 
 	b.folder.Summarize(&c.Record, at, &b.after)
-	m := b.model.Measure(&b.after)
 	st.Clock = at
+	if b.model.Keeps(int(st.Tier), &b.after) {
+		return nil // certain without the exact score
+	}
+	m := b.model.Measure(&b.after)
 	tier := b.model.Decide(int(st.Tier), &b.after, m.Score)
 	if tier == int(st.Tier) {
 		return nil
