@@ -1,7 +1,5 @@
 package scoring
 
-import "github.com/tierstream/tierstream/internal/scoring/dmath"
-
 // Keeps reports whether it is certain, without the exact prediction, that
 // m.Decide(tier, s, m.Measure(s).Score) is tier. False means: not certain,
 // evaluate. It allocates nothing and costs a fraction of Measure.
@@ -55,10 +53,7 @@ func (m *Model) decideAt(predicted float64, tier int, s *Summary, v *figures) in
 }
 
 // enclosable tells whether Keeps may trust its bounds: the score cannot fall as
-// CLV6 rises, because no field that rests on it has a negative weight, and the
-// model is not of those where expected overflows. It does so, for a customer
-// just begun, from (a−1)·ln(1+horizon/alpha) ≈ 55 on: nearly everybody leaves
-// at once, and the horizon is hundreds of purchases long.
+// CLV6 rises, because no field that rests on it has a negative weight.
 func (m *Model) enclosable() bool {
 	for _, f := range m.measure {
 		switch f.field {
@@ -68,6 +63,5 @@ func (m *Model) enclosable() bool {
 			}
 		}
 	}
-	p := &m.purchases
-	return float64((p.a-1)*dmath.Log1p(m.horizon[len(m.horizon)-1]/p.alpha)) <= 30
+	return true
 }

@@ -92,7 +92,14 @@ func weighted(parts []Part) int64 {
 		whole += p.Value / unit * p.Weight
 		rest += p.Value % unit * p.Weight
 	}
-	return whole + mulDiv(rest, 1, unit)
+	whole += rest / unit
+	if rest %= unit; rest < 0 {
+		whole, rest = whole-1, rest+unit
+	}
+	if 2*rest > unit || 2*rest == unit && whole%2 != 0 {
+		whole++
+	}
+	return whole
 }
 
 // field returns one field's value in 1/10,000, and whether it rests on known data.

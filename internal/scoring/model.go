@@ -140,6 +140,8 @@ func build(d document) (*Model, error) {
 	between(c, "prediction.b", p.B, 0.001, 1000)
 	c.that(p.A+p.B <= 1000, "prediction.a + prediction.b is %v: want at most 1000, beyond it customers never leave", p.A+p.B)
 	between(c, "prediction.horizon_days", p.Horizon, 1, 3650)
+	c.that(c.err != nil || computable(p.A, p.Alpha, float64(p.Horizon)),
+		"prediction: a %v, alpha_days %v and horizon_days %v cannot be computed: want (a − 1)·ln(1 + horizon_days/alpha_days) at most 30", p.A, p.Alpha, p.Horizon)
 	between(c, "prediction.yearly_discount", p.Discount, 0, 10*million)
 	between(c, "prediction.discount_periods", p.Periods, 1, maxPeriods)
 	between(c, "prediction.spend.p", p.Spend.P, 0.001, 10_000)
@@ -240,6 +242,13 @@ func build(d document) (*Model, error) {
 	h.Write(m.canonical)
 	h.Sum(m.hash[:0])
 	return m, nil
+}
+
+// computable tells whether float64 holds the sums of CET. It no longer does,
+// for a customer just begun, from about 60 on: nearly everybody leaves at once,
+// and the horizon is hundreds of purchases long. Times are days.
+func computable(a, alpha, horizon float64) bool {
+	return float64((a-1)*dmath.Log1p(horizon/alpha)) <= 30
 }
 
 func (m *Model) setSegments(c *check, segments []segmentDocument) {
