@@ -25,6 +25,7 @@ import (
 // pass is what one reading of a partition's log and journal comes to: no
 // Redis, no transactions, nobody killed.
 type pass struct {
+	namespace string
 	customers fold.Set
 	values    map[string][]byte // stored form of each customer
 	waiting   map[fold.Waiting][]byte
@@ -69,7 +70,7 @@ func (w *world) logs() []log {
 // 0) every chain must come out as it is in the journal; otherwise each batch is
 // cut into pieces of that many records, and only the outcome is the same.
 func (l *log) fold(ns string, partition int32, split int) (*pass, error) {
-	s := &pass{customers: fold.Set{}, values: map[string][]byte{}, waiting: map[fold.Waiting][]byte{}}
+	s := &pass{namespace: ns, customers: fold.Set{}, values: map[string][]byte{}, waiting: map[fold.Waiting][]byte{}}
 	var (
 		engine *fold.Engine
 		rules  protocol.Hash
@@ -212,7 +213,10 @@ func (s *pass) apply(e *fold.Engine, in *fold.Input) error {
 		delete(s.waiting, k)
 	}
 	s.state, s.point = out.State, out.Entry.Point()
-	s.messages = append(s.messages, out.Entry.Messages...)
+	for _, m := range out.Entry.Messages {
+		m.Headers = fold.Headers(s.namespace, &m)
+		s.messages = append(s.messages, m)
+	}
 	return nil
 }
 

@@ -15,6 +15,11 @@ import (
 	"github.com/tierstream/tierstream/internal/protocol"
 )
 
+// transactionTimeout is how long a transaction may stay open. Fencing ends one
+// at once, but a broker that has just come back takes its time to write the
+// markers; one that is open for longer than this is a fault.
+const transactionTimeout = 60 * time.Second
+
 // producer is the one transactional producer of a partition. Whoever opens it
 // last fences all before: their open transactions are aborted, and none of
 // their later requests is accepted.
@@ -36,7 +41,7 @@ func openProducer(ctx context.Context, cfg *Config, p int32, maxMessage int32) (
 	}
 	cl, err := kgo.NewClient(append(cfg.Kafka[:len(cfg.Kafka):len(cfg.Kafka)],
 		kgo.TransactionalID(fmt.Sprintf("%s-%d", cfg.Namespace, p)),
-		kgo.TransactionTimeout(60*time.Second),
+		kgo.TransactionTimeout(transactionTimeout),
 		kgo.RecordPartitioner(kgo.BasicConsistentPartitioner(func(topic string) func(*kgo.Record, int) int {
 			if topic == cfg.Topics.Journal {
 				return func(*kgo.Record, int) int { return int(p) }

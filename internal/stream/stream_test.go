@@ -165,7 +165,8 @@ func (w *world) load(seed uint64, n int64, bad float64) int64 {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return w.send(produce.RunConfig{Messages: g.All(), Limit: n, Formats: event.Formats[:]})
+	// Paced, so that topics do not overtake each other by months of event time.
+	return w.send(produce.RunConfig{Messages: g.All(), Limit: n, Formats: event.Formats[:], Pace: produce.Pace{Rate: 2000}})
 }
 
 func (w *world) send(rc produce.RunConfig) int64 {
@@ -219,6 +220,12 @@ func (w *world) settled(n int64) {
 				return false, fmt.Sprintf("partition %d: %+v %v", p, f, err)
 			}
 			read += f.State.Read
+			// The last batch moves the events' clock; the sweep that follows it is
+			// part of being settled.
+			due, err := w.rdb.ZCount(context.Background(), state.PartitionKeys(w.cfg.Namespace, p).Due(f.Gen), "-inf", fmt.Sprint(f.State.Watermark)).Result()
+			if err != nil || due > 0 {
+				return false, fmt.Sprintf("partition %d: %d customers are due, %v", p, due, err)
+			}
 			j := &journal{base: w.cfg.Kafka, topic: w.cfg.Topics.Journal, partition: p}
 			k, err := lastJournal(j)
 			if err != nil || k.Point != f.Point {

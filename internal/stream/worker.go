@@ -194,7 +194,7 @@ func (s *session) own(ctx context.Context, g *errgroup.Group, f *protocol.Fence)
 		}
 		s.genesis = s.gen.Genesis
 	}
-	scan, err := s.journal.scan(ctx, &s.machine, 2*s.cfg.Lease)
+	scan, err := s.journal.scan(ctx, &s.machine, transactionTimeout+30*time.Second)
 	if err != nil {
 		return err
 	}
