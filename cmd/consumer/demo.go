@@ -165,7 +165,8 @@ func tell(ctx context.Context, f *flags, kafka []kgo.Opt, p *stream.Processor, w
 			t := p.Totals()
 			first := before.Read == 0 && t.Read > 0
 			if before.Running < t.Running {
-				before.Read = t.Read // what was read before this start is no rate
+				before, last = t, time.Now() // what was read before this start is no rate
+				continue
 			}
 			if n := int(time.Since(began).Seconds()); first || n%5 == 0 || n < 4 {
 				late := ""
