@@ -282,17 +282,6 @@ func (m *Machine) Committed(k Published) {
 	m.known = k
 }
 
-// Doubt notes: a script was rejected, or a transaction's outcome is not known to be
-// a commit. Everything held is worthless; acquire anew.
-func (m *Machine) Doubt() {
-	if m.phase != Stopped {
-		*m = Machine{}
-	}
-}
-
-// Stop ends the partition's work until a human has looked.
-func (m *Machine) Stop(err error) { m.stop(err) }
-
 func (m *Machine) stop(err error) {
 	m.phase, m.stopped = Stopped, err
 }

@@ -14,7 +14,8 @@ import (
 
 // journal reads one partition of the journal topic.
 type journal struct {
-	base      []kgo.Opt
+	base      []kgo.Opt // of the clients that read it
+	admin     *kadm.Client
 	topic     string
 	partition int32
 }
@@ -23,19 +24,13 @@ type journal struct {
 // read-uncommitted end must agree: as long as they do not, a transaction is
 // open and what is published is not known.
 func (j *journal) end(ctx context.Context, wait time.Duration) (int64, error) {
-	cl, err := kgo.NewClient(j.base...)
-	if err != nil {
-		return 0, err
-	}
-	defer cl.Close()
-	adm := kadm.NewClient(cl)
 	deadline := time.Now().Add(wait)
 	for {
-		committed, err := adm.ListCommittedOffsets(ctx, j.topic)
+		committed, err := j.admin.ListCommittedOffsets(ctx, j.topic)
 		if err != nil {
 			return 0, fmt.Errorf("asking for the journal's end: %w", err)
 		}
-		all, err := adm.ListEndOffsets(ctx, j.topic)
+		all, err := j.admin.ListEndOffsets(ctx, j.topic)
 		if err != nil {
 			return 0, fmt.Errorf("asking for the journal's end: %w", err)
 		}
@@ -63,12 +58,7 @@ func (j *journal) end(ctx context.Context, wait time.Duration) (int64, error) {
 
 // start is the first offset that the journal partition holds.
 func (j *journal) start(ctx context.Context) (int64, error) {
-	cl, err := kgo.NewClient(j.base...)
-	if err != nil {
-		return 0, err
-	}
-	defer cl.Close()
-	l, err := kadm.NewClient(cl).ListStartOffsets(ctx, j.topic)
+	l, err := j.admin.ListStartOffsets(ctx, j.topic)
 	if err != nil {
 		return 0, fmt.Errorf("asking for the journal's start: %w", err)
 	}
@@ -173,12 +163,7 @@ func (j *journal) scan(ctx context.Context, m *protocol.Machine, wait time.Durat
 
 // genesis reads the journal's first record; nil when the journal is empty.
 func (j *journal) genesis(ctx context.Context) (g *protocol.Record, at protocol.Published, err error) {
-	cl, err := kgo.NewClient(j.base...)
-	if err != nil {
-		return nil, at, err
-	}
-	defer cl.Close()
-	ends, err := kadm.NewClient(cl).ListCommittedOffsets(ctx, j.topic)
+	ends, err := j.admin.ListCommittedOffsets(ctx, j.topic)
 	if err != nil {
 		return nil, at, fmt.Errorf("reading the genesis: %w", err)
 	}

@@ -169,7 +169,7 @@ func (p *Processor) assigned(ctx context.Context, partitions []int32) {
 		log := p.cfg.Log.With("partition", n)
 		w := &worker{
 			Processor: p, partition: n, log: log, store: p.cfg.Store(n), drain: r.drain, status: st,
-			journal: &journal{base: p.cfg.Kafka, topic: p.cfg.Topics.Journal, partition: n},
+			journal: &journal{base: p.cfg.Kafka, admin: p.admin, topic: p.cfg.Topics.Journal, partition: n},
 		}
 		p.workers[n], p.status[n] = r, st
 		log.Info("partition assigned")

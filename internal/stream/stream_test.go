@@ -15,6 +15,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -211,7 +212,7 @@ func until(t testing.TB, limit time.Duration, what string, f func() (bool, strin
 // settled waits until all n records are applied and published.
 func (w *world) settled(n int64) {
 	w.t.Helper()
-	cl := w.client()
+	adm := kadm.NewClient(w.client())
 	until(w.t, 60*time.Second, "waiting for everything to be applied and published", func() (bool, string) {
 		var read int64
 		for p := range int32(testPartitions) {
@@ -226,7 +227,7 @@ func (w *world) settled(n int64) {
 			if err != nil || due > 0 {
 				return false, fmt.Sprintf("partition %d: %d customers are due, %v", p, due, err)
 			}
-			j := &journal{base: w.cfg.Kafka, topic: w.cfg.Topics.Journal, partition: p}
+			j := &journal{base: w.cfg.Kafka, admin: adm, topic: w.cfg.Topics.Journal, partition: p}
 			k, err := lastJournal(j)
 			if err != nil || k.Point != f.Point {
 				return false, fmt.Sprintf("partition %d: applied %d, published %d, %v", p, f.Seq, k.Seq, err)
@@ -234,7 +235,6 @@ func (w *world) settled(n int64) {
 		}
 		return read == n, fmt.Sprintf("%d of %d read", read, n)
 	})
-	_ = cl
 }
 
 func lastJournal(j *journal) (k protocol.Published, err error) {

@@ -216,7 +216,7 @@ func (p *Processor) checkHistory(ctx context.Context, adm *kadm.Client) error {
 		if o, ok := ends.Lookup(p.cfg.Topics.Journal, n); !ok || o.Offset == 0 {
 			continue
 		}
-		g, _, err := (&journal{base: p.cfg.Kafka, topic: p.cfg.Topics.Journal, partition: n}).genesis(ctx)
+		g, _, err := (&journal{base: p.cfg.Kafka, admin: adm, topic: p.cfg.Topics.Journal, partition: n}).genesis(ctx)
 		switch {
 		case err != nil:
 			return err
