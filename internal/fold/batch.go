@@ -271,7 +271,7 @@ func (e *Engine) Fold(in *Input) (*Output, error) {
 
 	b.puts(in.Parent.Seq + 1)
 	out.Decisions = e.decisionsHash()
-	j := &protocol.Record{Kind: protocol.KindBatch, Seq: in.Parent.Seq + 1, State: *s}
+	j := &protocol.Record{Kind: protocol.KindBatch, Seq: in.Parent.Seq + 1, Decisions: out.Decisions, State: *s}
 	j.Chain = protocol.NextChain(in.Parent.Chain, j, out.Decisions)
 	out.Journal = j
 	out.Entry = &protocol.Entry{Seq: j.Seq, Parent: in.Parent.Chain, Chain: j.Chain, Messages: b.messages}

@@ -44,13 +44,14 @@ type Genesis struct {
 // Record is one journal record: what the log alone does not decide about one
 // batch. It is written in the transaction that publishes the batch's outputs.
 type Record struct {
-	Kind    Kind
-	Seq     uint64
-	Chain   Hash
-	Epoch   uint64
-	Owner   Nonce
-	State   State
-	Genesis *Genesis // of a genesis only
+	Kind      Kind
+	Seq       uint64
+	Chain     Hash
+	Decisions Hash // of the batch, as NextChain takes it; so that the journal alone shows its chain unbroken
+	Epoch     uint64
+	Owner     Nonce
+	State     State
+	Genesis   *Genesis // of a genesis only
 }
 
 // journalVersion is the version byte before each encoded journal record.
@@ -65,6 +66,7 @@ type wireRecord struct {
 	Owner        []byte
 	LeaderEpochs []int32
 	Body         []byte
+	Decisions    []byte
 }
 
 type wireBody struct {
@@ -141,9 +143,13 @@ func NextChain(parent Hash, r *Record, decisions Hash) Hash {
 	return Hash(h.Sum(nil))
 }
 
+// Continues reports whether r's chain is the one that follows parent: whether
+// nothing of r or of what led to it is other than it was.
+func (r *Record) Continues(parent Hash) bool { return NextChain(parent, r, r.Decisions) == r.Chain }
+
 // Encode is the record as the journal topic holds it.
 func (r *Record) Encode() []byte {
-	w := wireRecord{Chain: r.Chain[:], Epoch: r.Epoch, Owner: r.Owner[:], Body: r.body()}
+	w := wireRecord{Chain: r.Chain[:], Epoch: r.Epoch, Owner: r.Owner[:], Body: r.body(), Decisions: r.Decisions[:]}
 	next := r.State.Next
 	if r.Genesis != nil {
 		next = r.Genesis.Start
@@ -174,7 +180,7 @@ func DecodeRecord(b []byte) (*Record, error) {
 			Sweep: Bound{body.SweepDue, body.SweepID}, Counters: body.Counters, Read: body.Read,
 		},
 	}
-	if !fill(r.Chain[:], w.Chain) || !fill(r.Owner[:], w.Owner) || !fill(r.State.Rules[:], body.Rules) || !fill(r.State.Digest[:], body.Digest) {
+	if !fill(r.Chain[:], w.Chain) || !fill(r.Decisions[:], w.Decisions) || !fill(r.Owner[:], w.Owner) || !fill(r.State.Rules[:], body.Rules) || !fill(r.State.Digest[:], body.Digest) {
 		return nil, fmt.Errorf("decoding journal record %d: a hash has the wrong length", body.Seq)
 	}
 	next := body.Next

@@ -24,7 +24,8 @@ func history(n int, variant byte) (recs []*Record, entries []*Entry) {
 			Clock: int64(i), Fold: 1, Next: []Position{{int64(3 + i), 2}, {0, -1}}, Counters: []int64{int64(i), 0},
 			Sweep: Bound{int64(i), "c"}, Read: int64(i), Digest: [16]byte{byte(i), variant},
 		}}
-		r.Chain = NextChain(recs[i-1].Chain, r, Hash{variant})
+		r.Decisions = Hash{variant}
+		r.Chain = NextChain(recs[i-1].Chain, r, r.Decisions)
 		recs = append(recs, r)
 		entries = append(entries, &Entry{Seq: r.Seq, Parent: recs[i-1].Chain, Chain: r.Chain, Journal: r.Encode()})
 	}
@@ -43,6 +44,15 @@ func TestJournalRecordSurvivesEncoding(t *testing.T) {
 		}
 		if !reflect.DeepEqual(got, r) {
 			t.Errorf("record %d:\n got %+v\nwant %+v", r.Seq, got, r)
+		}
+	}
+	for i, r := range recs[1:] {
+		got, err := DecodeRecord(r.Encode())
+		if err != nil || !got.Continues(recs[i].Chain) || got.Continues(r.Chain) {
+			t.Errorf("record %d continues %d: want that, and no other", r.Seq, i)
+		}
+		if got.State.Clock++; got.Continues(recs[i].Chain) {
+			t.Errorf("record %d was rewritten, and still continues %d", r.Seq, i)
 		}
 	}
 	for _, b := range [][]byte{nil, {9}, {1}, append(recs[1].Encode()[:20], 0)} {
