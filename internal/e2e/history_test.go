@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/tierstream/tierstream/internal/protocol"
+	"github.com/tierstream/tierstream/internal/rig"
 	"github.com/tierstream/tierstream/internal/scoring"
 	"github.com/tierstream/tierstream/internal/state"
 	"github.com/tierstream/tierstream/internal/stream"
@@ -21,10 +22,10 @@ import (
 func past(t testing.TB, seed uint64) *world {
 	t.Helper()
 	w := newWorld(t, testenv.RedisOptions{})
-	c := w.start()
-	w.send(w.take(traffic(t, seed, 0.02), 300))()
-	w.settled(30 * time.Second)
-	c.stop()
+	c := w.Start()
+	w.Send(w.Take(rig.Traffic(t, seed, 0.02), 300))()
+	w.Settled(30 * time.Second)
+	c.Stop()
 	return w
 }
 
@@ -32,15 +33,15 @@ func past(t testing.TB, seed uint64) *world {
 // reason, and nothing is applied or published.
 func (w *world) stops(more []string, want ...string) {
 	w.t.Helper()
-	journal := w.count(w.topics.Journal)
-	changes := w.count(w.topics.Changes)
-	c := w.start(more...)
-	if code := c.exit(60 * time.Second); code == 0 {
+	journal := w.Count(w.Topics.Journal)
+	changes := w.Count(w.Topics.Changes)
+	c := w.Start(more...)
+	if code := c.Exit(60 * time.Second); code == 0 {
 		w.t.Error("exit code 0, want another")
 	}
-	out := c.output.String()
-	if n := strings.Count(out, "partition stopped: it needs attention"); n != partitions {
-		w.t.Errorf("%d partitions stopped, want %d", n, partitions)
+	out := c.Output.String()
+	if n := strings.Count(out, "partition stopped: it needs attention"); n != rig.Partitions {
+		w.t.Errorf("%d partitions stopped, want %d", n, rig.Partitions)
 	}
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	last := lines[len(lines)-1]
@@ -49,31 +50,23 @@ func (w *world) stops(more []string, want ...string) {
 			w.t.Errorf("the last line is\n%s\nwant something with %q", last, text)
 		}
 	}
-	if n := w.count(w.topics.Journal); n > journal {
+	if n := w.Count(w.Topics.Journal); n > journal {
 		w.t.Errorf("the journal grew from %d to %d", journal, n)
 	}
-	if n := w.count(w.topics.Changes); n != changes {
+	if n := w.Count(w.Topics.Changes); n != changes {
 		w.t.Errorf("%d tier changes, were %d", n, changes)
 	}
-}
-
-func (w *world) count(topic string) (n int) {
-	w.t.Helper()
-	for _, records := range w.read(topic) {
-		n += len(records)
-	}
-	return n
 }
 
 // eachFence changes a field of every fence.
 func (w *world) eachFence(field string, value func(f *protocol.Fence) string) {
 	w.t.Helper()
-	fs, err := w.fences()
+	fs, err := w.Fences()
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	for p, f := range fs {
-		if err := w.rdb.HSet(context.Background(), state.PartitionKeys(w.ns, int32(p)).Fence(), field, value(f)).Err(); err != nil {
+		if err := w.RDB.HSet(context.Background(), state.PartitionKeys(w.Namespace, int32(p)).Fence(), field, value(f)).Err(); err != nil {
 			w.t.Fatal(err)
 		}
 	}
@@ -83,13 +76,13 @@ func (w *world) eachFence(field string, value func(f *protocol.Fence) string) {
 // offsets of each.
 func (w *world) deleteRecords(topic string, keep int64) {
 	w.t.Helper()
-	ends, err := w.admin.ListEndOffsets(context.Background(), topic)
+	ends, err := w.Admin.ListEndOffsets(context.Background(), topic)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	upTo := kadm.Offsets{}
 	ends.Each(func(o kadm.ListedOffset) { upTo.AddOffset(topic, o.Partition, max(0, o.Offset-keep), -1) })
-	rs, err := w.admin.DeleteRecords(context.Background(), upTo)
+	rs, err := w.Admin.DeleteRecords(context.Background(), upTo)
 	if err == nil {
 		err = rs.Error()
 	}
@@ -113,29 +106,29 @@ func TestStopsOnLostJournal(t *testing.T) {
 	t.Run("its beginning", func(t *testing.T) {
 		t.Parallel()
 		w := past(t, 21)
-		w.deleteRecords(w.topics.Journal, 2)
-		w.refused(nil, w.topics.Journal, "does not hold offset 0")
+		w.deleteRecords(w.Topics.Journal, 2)
+		w.refused(nil, w.Topics.Journal, "does not hold offset 0")
 	})
 	t.Run("all of it", func(t *testing.T) {
 		t.Parallel()
 		w := past(t, 22)
-		w.deleteRecords(w.topics.Journal, 0)
-		w.refused(nil, w.topics.Journal, "does not hold offset 0")
+		w.deleteRecords(w.Topics.Journal, 0)
+		w.refused(nil, w.Topics.Journal, "does not hold offset 0")
 	})
 	t.Run("the topic", func(t *testing.T) {
 		t.Parallel()
 		w := past(t, 23)
-		if _, err := w.admin.DeleteTopics(t.Context(), w.topics.Journal); err != nil {
+		if _, err := w.Admin.DeleteTopics(t.Context(), w.Topics.Journal); err != nil {
 			t.Fatal(err)
 		}
-		until(t, 15*time.Second, "waiting for the journal to be gone", func() error {
-			d, err := w.admin.ListTopics(t.Context(), w.topics.Journal)
-			if err == nil && d.Has(w.topics.Journal) {
-				return errNotYet
+		rig.Until(t, 15*time.Second, "waiting for the journal to be gone", func() error {
+			d, err := w.Admin.ListTopics(t.Context(), w.Topics.Journal)
+			if err == nil && d.Has(w.Topics.Journal) {
+				return rig.ErrNotYet
 			}
 			return err
 		})
-		if err := stream.CreateTopics(t.Context(), w.client, w.topics, partitions, 1, nil); err != nil {
+		if err := stream.CreateTopics(t.Context(), w.Client, w.Topics, rig.Partitions, 1, nil); err != nil {
 			t.Fatal(err)
 		}
 		w.stops(nil, "the journal record that was last published is gone")
@@ -147,18 +140,18 @@ func TestStopsOnLostJournal(t *testing.T) {
 func TestStopsWithoutItsRules(t *testing.T) {
 	t.Parallel()
 	w := past(t, 24)
-	w.alter(w.topics.Rules, map[string]string{"cleanup.policy": "delete"})
-	w.deleteRecords(w.topics.Rules, 0)
-	w.alter(w.topics.Rules, map[string]string{"cleanup.policy": "compact"})
-	if err := w.rdb.FlushAll(t.Context()).Err(); err != nil {
+	w.alter(w.Topics.Rules, map[string]string{"cleanup.policy": "delete"})
+	w.deleteRecords(w.Topics.Rules, 0)
+	w.alter(w.Topics.Rules, map[string]string{"cleanup.policy": "compact"})
+	if err := w.RDB.FlushAll(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
 	other := strings.Replace(string(scoring.Default().Canonical()), "demo-1", "other-1", 1)
-	w.stops([]string{"--model=" + modelFile(t, other)}, "the journal names rules", w.topics.Rules+" does not hold")
+	w.stops([]string{"--model=" + rig.ModelFile(t, other)}, "the journal names rules", w.Topics.Rules+" does not hold")
 	// With the rules that decided it, it goes on.
-	w.start()
-	w.settled(30 * time.Second)
-	w.check()
+	w.Start()
+	w.Settled(30 * time.Second)
+	w.Check()
 }
 
 func TestStopsOnAForeignFoldVersion(t *testing.T) {
@@ -172,8 +165,8 @@ func TestStopsOnAForeignFoldVersion(t *testing.T) {
 func TestStopsOnDeletedInput(t *testing.T) {
 	t.Parallel()
 	w := past(t, 26)
-	w.send(w.take(traffic(t, 27, 0), 400))()
-	for _, in := range w.topics.Inputs {
+	w.Send(w.Take(rig.Traffic(t, 27, 0), 400))()
+	for _, in := range w.Topics.Inputs {
 		w.deleteRecords(in, 0)
 	}
 	w.stops(nil, "does not hold offset", "deleted by retention before it was read")
@@ -185,18 +178,18 @@ func TestStopsOnDeletedInput(t *testing.T) {
 func TestStopsWithoutItsFence(t *testing.T) {
 	t.Parallel()
 	w := past(t, 28)
-	for p := range int32(partitions) {
-		if err := w.rdb.Del(t.Context(), state.PartitionKeys(w.ns, p).Fence()).Err(); err != nil {
+	for p := range int32(rig.Partitions) {
+		if err := w.RDB.Del(t.Context(), state.PartitionKeys(w.Namespace, p).Fence()).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	w.stops(nil, "re-applying journal record 1 gives chain")
-	if err := w.rdb.FlushAll(t.Context()).Err(); err != nil {
+	if err := w.RDB.FlushAll(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
-	w.start()
-	w.settled(30 * time.Second)
-	w.check()
+	w.Start()
+	w.Settled(30 * time.Second)
+	w.Check()
 }
 
 // TestChangedModelGoesOn: another model is no stop; old decisions stay as they
@@ -205,14 +198,14 @@ func TestChangedModelGoesOn(t *testing.T) {
 	t.Parallel()
 	w := past(t, 29)
 	other := strings.Replace(string(scoring.Default().Canonical()), "demo-1", "other-1", 1)
-	c := w.start("--model=" + modelFile(t, other))
-	w.send(w.take(traffic(t, 30, 0), 200))()
-	w.settled(30 * time.Second)
-	c.stop()
-	if err := w.rdb.FlushAll(t.Context()).Err(); err != nil {
+	c := w.Start("--model=" + rig.ModelFile(t, other))
+	w.Send(w.Take(rig.Traffic(t, 30, 0), 200))()
+	w.Settled(30 * time.Second)
+	c.Stop()
+	if err := w.RDB.FlushAll(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
-	w.start()
-	w.settled(30 * time.Second)
-	w.check()
+	w.Start()
+	w.Settled(30 * time.Second)
+	w.Check()
 }

@@ -15,12 +15,13 @@ import (
 
 	"github.com/tierstream/tierstream/internal/customer"
 	"github.com/tierstream/tierstream/internal/event"
+	"github.com/tierstream/tierstream/internal/rig"
 	"github.com/tierstream/tierstream/internal/testenv"
 )
 
 func (w *world) counters() (sum [event.NumCodes]int64) {
 	w.t.Helper()
-	fs, err := w.fences()
+	fs, err := w.Fences()
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -35,8 +36,8 @@ func (w *world) counters() (sum [event.NumCodes]int64) {
 func (w *world) everybody() map[string][]byte {
 	w.t.Helper()
 	all := map[string][]byte{}
-	for p := range int32(partitions) {
-		maps.Copy(all, w.records(p))
+	for p := range int32(rig.Partitions) {
+		maps.Copy(all, w.Records(p))
 	}
 	return all
 }
@@ -56,7 +57,7 @@ func copies(records []*kgo.Record) []*kgo.Record {
 func TestDeliveredTwiceAndPermuted(t *testing.T) {
 	t.Parallel()
 	const n = 1200
-	rng := rand.New(rand.NewPCG(seed(t), 3))
+	rng := rand.New(rand.NewPCG(rig.Seed(t), 3))
 	shuffled := func(rs []*kgo.Record) []*kgo.Record {
 		c := copies(rs)
 		rng.Shuffle(len(c), func(i, j int) { c[i], c[j] = c[j], c[i] })
@@ -64,27 +65,27 @@ func TestDeliveredTwiceAndPermuted(t *testing.T) {
 	}
 
 	w := newWorld(t, testenv.RedisOptions{})
-	w.start()
-	events := w.take(traffic(t, 40, 0), n)
-	w.send(copies(events))()
-	w.settled(60 * time.Second)
+	w.Start()
+	events := w.Take(rig.Traffic(t, 40, 0), n)
+	w.Send(copies(events))()
+	w.Settled(60 * time.Second)
 	first, before := w.everybody(), w.counters()
-	changes := w.count(w.topics.Changes)
-	dead := w.count(w.topics.DeadLetters)
+	changes := w.Count(w.Topics.Changes)
+	dead := w.Count(w.Topics.DeadLetters)
 
-	w.send(shuffled(events))()
-	w.settled(60 * time.Second)
+	w.Send(shuffled(events))()
+	w.Settled(60 * time.Second)
 	second, after := w.everybody(), w.counters()
 	if len(second) != len(first) {
 		t.Errorf("%d customers after the second delivery, %d before", len(second), len(first))
 	}
 	for id, v := range first {
-		if !bytes.Equal(withoutSeq(w, v), withoutSeq(w, second[id])) {
+		if !bytes.Equal(rig.WithoutSeq(t, v), rig.WithoutSeq(t, second[id])) {
 			t.Errorf("customer %s:\n got %x\nwant %x", id, second[id], v)
 			break
 		}
 	}
-	if got := w.count(w.topics.Changes); got != changes {
+	if got := w.Count(w.Topics.Changes); got != changes {
 		t.Errorf("%d tier changes after the second delivery, %d before", got, changes)
 	}
 	repeated := int64(0)
@@ -101,29 +102,29 @@ func TestDeliveredTwiceAndPermuted(t *testing.T) {
 		t.Errorf("%d of %d events of the second delivery are accounted for as repeated", repeated, n)
 	}
 	t.Logf("of %d events %d are duplicates the second time; %d dead letters", n, after[event.Duplicate]-before[event.Duplicate], dead)
-	w.check()
+	w.Check()
 
 	// The other world gets them permuted from the start.
 	t.Run("permuted", func(t *testing.T) {
 		v := newWorld(t, testenv.RedisOptions{})
-		v.start()
+		v.Start()
 		other := shuffled(events)
 		for _, r := range other {
-			r.Topic = v.topics.Inputs[slices.Index(w.topics.Inputs, r.Topic)]
+			r.Topic = v.Topics.Inputs[slices.Index(w.Topics.Inputs, r.Topic)]
 		}
-		v.send(other)()
-		v.settled(60 * time.Second)
+		v.Send(other)()
+		v.Settled(60 * time.Second)
 		permuted := v.everybody()
-		facts := func(w *world, b []byte) []byte {
+		facts := func(b []byte) []byte {
 			r := customer.NewRecord()
-			r.Facts = decoded(w, b).Facts
+			r.Facts = rig.Decoded(t, b).Facts
 			return r.Append(nil)
 		}
 		bad := 0
 		for id, b := range first {
-			if p, ok := permuted[id]; !ok || !bytes.Equal(facts(w, b), facts(v, p)) {
+			if p, ok := permuted[id]; !ok || !bytes.Equal(facts(b), facts(p)) {
 				if bad++; bad < 3 {
-					t.Errorf("customer %s:\npermuted %+v\nin order %+v", id, decoded(v, p).Facts, decoded(w, b).Facts)
+					t.Errorf("customer %s:\npermuted %+v\nin order %+v", id, rig.Decoded(t, p).Facts, rig.Decoded(t, b).Facts)
 				}
 			}
 		}
@@ -133,7 +134,7 @@ func TestDeliveredTwiceAndPermuted(t *testing.T) {
 		if late := v.counters()[event.Late]; late < n/4 {
 			t.Errorf("only %d late events: nothing was permuted", late)
 		}
-		v.check()
+		v.Check()
 	})
 }
 
@@ -142,13 +143,13 @@ func TestDeliveredTwiceAndPermuted(t *testing.T) {
 func TestBigRecordsPass(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testenv.RedisOptions{})
-	w.start()
-	big := w.open(kgo.ProducerBatchMaxBytes(64<<20), kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.BrokerMaxWriteBytes(100<<20))
+	w.Start()
+	big := w.Open(kgo.ProducerBatchMaxBytes(64<<20), kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.BrokerMaxWriteBytes(100<<20))
 	random := make([]byte, 1<<20-300)
 	for i, rng := 0, rand.New(rand.NewPCG(1, 1)); i < len(random); i++ {
 		random[i] = byte(rng.Uint32())
 	}
-	in := w.topics.Inputs[0]
+	in := w.Topics.Inputs[0]
 	records := []*kgo.Record{
 		{Topic: in, Key: []byte("random"), Value: random}, // as big as the topic takes
 		{Topic: in, Key: []byte("zeros"), Value: make([]byte, 12<<20)},
@@ -162,12 +163,12 @@ func TestBigRecordsPass(t *testing.T) {
 		if err := big.ProduceSync(t.Context(), r).FirstErr(); err != nil {
 			t.Fatalf("%.10s: %v", r.Key, err)
 		}
-		w.sent++
+		w.Sent++
 	}
-	w.send(w.take(traffic(t, 41, 0), 100))()
-	w.settled(60 * time.Second)
+	w.Send(w.Take(rig.Traffic(t, 41, 0), 100))()
+	w.Settled(60 * time.Second)
 	codes := map[string]int{}
-	for _, rs := range w.read(w.topics.DeadLetters) {
+	for _, rs := range w.Read(w.Topics.DeadLetters) {
 		for _, r := range rs {
 			for _, h := range r.Headers {
 				if h.Key == "tierstream-topic" && string(h.Value) == in {

@@ -13,42 +13,43 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tierstream/tierstream/internal/rig"
 	"github.com/tierstream/tierstream/internal/testenv"
 )
 
 func TestRedisWipedUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testenv.RedisOptions{})
-	w.start()
-	w.start()
-	g := traffic(t, 2, 0.03)
+	w.Start()
+	w.Start()
+	g := rig.Traffic(t, 2, 0.03)
 	for range 4 {
-		wait := w.send(w.take(g, 500))
-		w.progress(w.sent + 100)
+		wait := w.Send(w.Take(g, 500))
+		w.Progress(w.Sent + 100)
 		// All of it at once, as a lost disk or an empty replica do.
-		if err := w.rdb.FlushAll(context.Background()).Err(); err != nil {
+		if err := w.RDB.FlushAll(context.Background()).Err(); err != nil {
 			t.Fatal(err)
 		}
 		wait()
 	}
-	w.settled(60 * time.Second)
-	w.check()
+	w.Settled(60 * time.Second)
+	w.Check()
 }
 
 // TestRedisKilledAndRestarted kills Redis, and cuts off the end of what it had
 // logged, as a loss of power does with appendfsync everysec.
 func TestRedisKilledAndRestarted(t *testing.T) {
 	t.Parallel()
-	rng := rand.New(rand.NewPCG(seed(t), 2))
+	rng := rand.New(rand.NewPCG(rig.Seed(t), 2))
 	w := newWorld(t, testenv.RedisOptions{AppendFsync: "everysec"})
-	w.start()
-	w.start()
-	g := traffic(t, 4, 0.03)
+	w.Start()
+	w.Start()
+	g := rig.Traffic(t, 4, 0.03)
 	lost := 0
 	for round := range 4 {
-		wait := w.send(w.take(g, 500))
-		w.progress(w.sent + 200)
-		w.afterApply()
+		wait := w.Send(w.Take(g, 500))
+		w.Progress(w.Sent + 200)
+		w.AfterApply()
 		w.redis.Kill()
 		if round > 0 {
 			lost += w.cutLog(rng)
@@ -57,14 +58,14 @@ func TestRedisKilledAndRestarted(t *testing.T) {
 			t.Fatal(err)
 		}
 		wait()
-		w.progress(w.sent)
+		w.Progress(w.Sent)
 	}
-	w.settled(60 * time.Second)
+	w.Settled(60 * time.Second)
 	t.Logf("%d bytes of Redis' log were lost", lost)
 	if lost == 0 {
 		t.Error("nothing was lost: nothing was tested")
 	}
-	w.check()
+	w.Check()
 }
 
 // cutLog drops up to 64 KiB from the end of Redis' append-only file, at any
@@ -91,22 +92,22 @@ func (w *world) cutLog(rng *rand.Rand) (n int) {
 func TestBrokerKilledAndRestarted(t *testing.T) {
 	t.Parallel()
 	w := newWorldOn(t, testenv.Kafka(t, testenv.KafkaOptions{}), testenv.RedisOptions{})
-	w.start()
-	w.start()
-	g := traffic(t, 5, 0.03)
+	w.Start()
+	w.Start()
+	g := rig.Traffic(t, 5, 0.03)
 	for range 2 {
-		wait := w.send(w.take(g, 600))
-		w.progress(w.sent + 100)
-		w.afterApply()
+		wait := w.Send(w.Take(g, 600))
+		w.Progress(w.Sent + 100)
+		w.AfterApply()
 		w.kafka.Kill()
 		if err := w.kafka.Restart(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		wait()
-		w.progress(w.sent)
+		w.Progress(w.Sent)
 	}
-	w.settled(90 * time.Second)
-	w.check()
+	w.Settled(90 * time.Second)
+	w.Check()
 }
 
 // TestEverythingKilledAtOnce: nothing that any of the three held in
@@ -114,44 +115,23 @@ func TestBrokerKilledAndRestarted(t *testing.T) {
 func TestEverythingKilledAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorldOn(t, testenv.Kafka(t, testenv.KafkaOptions{}), testenv.RedisOptions{AppendFsync: "everysec"})
-	f := &fleet{w: w}
-	f.start()
-	g := traffic(t, 6, 0.03)
+	f := &rig.Fleet{W: w.World}
+	f.Start()
+	g := rig.Traffic(t, 6, 0.03)
 	for range 2 {
-		wait := w.send(w.take(g, 500))
-		w.progress(w.sent + 100)
-		w.afterApply()
-		f.kill(0)
+		wait := w.Send(w.Take(g, 500))
+		w.Progress(w.Sent + 100)
+		w.AfterApply()
+		f.Kill(0)
 		w.redis.Kill()
 		w.kafka.Kill()
 		if err := errors.Join(w.redis.Restart(t.Context()), w.kafka.Restart(t.Context())); err != nil {
 			t.Fatal(err)
 		}
-		f.start()
+		f.Start()
 		wait()
-		w.progress(w.sent)
+		w.Progress(w.Sent)
 	}
-	w.settled(90 * time.Second)
-	w.check()
-}
-
-// progress waits until that many records are applied.
-func (w *world) progress(n int64) {
-	w.t.Helper()
-	until(w.t, 90*time.Second, "waiting for progress", func() error {
-		fs, err := w.fences()
-		if err != nil {
-			return err
-		}
-		var read int64
-		for _, f := range fs {
-			if f != nil {
-				read += f.State.Read
-			}
-		}
-		if read < n {
-			return errNotYet
-		}
-		return nil
-	})
+	w.Settled(90 * time.Second)
+	w.Check()
 }

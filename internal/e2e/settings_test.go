@@ -16,6 +16,7 @@ import (
 
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/protocol"
+	"github.com/tierstream/tierstream/internal/rig"
 	"github.com/tierstream/tierstream/internal/scoring"
 	"github.com/tierstream/tierstream/internal/sim/produce"
 	"github.com/tierstream/tierstream/internal/stream"
@@ -34,7 +35,7 @@ func (w *world) alter(topic string, settings map[string]string) {
 		}
 		cs = append(cs, c)
 	}
-	rs, err := w.admin.AlterTopicConfigs(context.Background(), cs, topic)
+	rs, err := w.Admin.AlterTopicConfigs(context.Background(), cs, topic)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -49,8 +50,30 @@ func (w *world) alter(topic string, settings map[string]string) {
 // --check and without.
 func (w *world) refused(more []string, want ...string) {
 	w.t.Helper()
-	refused(w.t, nil, w.args(append(more, "--check")...), want...)
-	refused(w.t, nil, w.args(more...), want...)
+	refused(w.t, nil, w.Args(append(more, "--check")...), want...)
+	refused(w.t, nil, w.Args(more...), want...)
+}
+
+// refused runs the command, which must end by itself with a non-zero code and
+// say all of the given, in one line that begins with the program's name.
+func refused(t testing.TB, environ, args []string, want ...string) {
+	t.Helper()
+	c := rig.Launch(t, environ, args...)
+	code := c.Exit(30 * time.Second)
+	out := strings.TrimSpace(c.Output.String())
+	if code == 0 {
+		t.Errorf("exit code 0, want another:\n%s", out)
+	}
+	lines := strings.Split(out, "\n")
+	last := lines[len(lines)-1]
+	if !strings.HasPrefix(last, "consumer: ") {
+		t.Errorf("the last line is %q, want one of the program's own", last)
+	}
+	for _, w := range want {
+		if !strings.Contains(last, w) {
+			t.Errorf("the consumer said\n%s\nwant something with %q", last, w)
+		}
+	}
 }
 
 // TestRefusesWrongTopics changes one thing at a time on the topics of one
@@ -58,21 +81,21 @@ func (w *world) refused(more []string, want ...string) {
 func TestRefusesWrongTopics(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testenv.RedisOptions{})
-	in := w.topics.Inputs[1]
+	in := w.Topics.Inputs[1]
 	for _, c := range []struct {
 		name, topic string
 		wrong       map[string]string
 		want        []string
 	}{
 		{"compacted input", in, map[string]string{"cleanup.policy": "compact"}, []string{in, "cleanup.policy=compact", "removes events"}},
-		{"compacted journal", w.topics.Journal, map[string]string{"cleanup.policy": "compact,delete"}, []string{w.topics.Journal, "kept whole"}},
-		{"journal for a week", w.topics.Journal, map[string]string{"retention.ms": "604800000"}, []string{w.topics.Journal, "retention.ms=604800000", "for ever"}},
-		{"journal of a gigabyte", w.topics.Journal, map[string]string{"retention.bytes": "1073741824"}, []string{w.topics.Journal, "retention.bytes=1073741824", "for ever"}},
-		{"rules deleted", w.topics.Rules, map[string]string{"cleanup.policy": "delete"}, []string{w.topics.Rules, "must be compact"}},
-		{"small changes", w.topics.Changes, map[string]string{"max.message.bytes": "1048576"}, []string{w.topics.Changes, "max.message.bytes"}},
-		{"small dead letters", w.topics.DeadLetters, map[string]string{"max.message.bytes": "1048576"}, []string{w.topics.DeadLetters, "max.message.bytes"}},
+		{"compacted journal", w.Topics.Journal, map[string]string{"cleanup.policy": "compact,delete"}, []string{w.Topics.Journal, "kept whole"}},
+		{"journal for a week", w.Topics.Journal, map[string]string{"retention.ms": "604800000"}, []string{w.Topics.Journal, "retention.ms=604800000", "for ever"}},
+		{"journal of a gigabyte", w.Topics.Journal, map[string]string{"retention.bytes": "1073741824"}, []string{w.Topics.Journal, "retention.bytes=1073741824", "for ever"}},
+		{"rules deleted", w.Topics.Rules, map[string]string{"cleanup.policy": "delete"}, []string{w.Topics.Rules, "must be compact"}},
+		{"small changes", w.Topics.Changes, map[string]string{"max.message.bytes": "1048576"}, []string{w.Topics.Changes, "max.message.bytes"}},
+		{"small dead letters", w.Topics.DeadLetters, map[string]string{"max.message.bytes": "1048576"}, []string{w.Topics.DeadLetters, "max.message.bytes"}},
 	} {
-		d, err := w.admin.DescribeTopicConfigs(t.Context(), c.topic)
+		d, err := w.Admin.DescribeTopicConfigs(t.Context(), c.topic)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,17 +111,17 @@ func TestRefusesWrongTopics(t *testing.T) {
 		w.alter(c.topic, right)
 	}
 	// What was wrong is right again.
-	if code := w.start("--check").exit(30 * time.Second); code != 0 {
+	if code := w.Start("--check").Exit(30 * time.Second); code != 0 {
 		t.Errorf("exit code %d of a --check of right settings", code)
 	}
 
-	other := w.ns + "-other"
-	w.kafka.CreateTopic(t, other, partitions+1, nil)
-	w.refused([]string{"--topics=" + w.topics.Inputs[0] + "," + other}, "co-partitioned", w.topics.Inputs[0]+" has 4", other+" has 5")
-	w.kafka.CreateTopic(t, w.ns+"-another", partitions+1, nil)
-	w.refused([]string{"--topics=" + other + "," + w.ns + "-another"}, "the journal "+w.topics.Journal+" has 4 partitions, the inputs have 5")
+	other := w.Namespace + "-other"
+	w.kafka.CreateTopic(t, other, rig.Partitions+1, nil)
+	w.refused([]string{"--topics=" + w.Topics.Inputs[0] + "," + other}, "co-partitioned", w.Topics.Inputs[0]+" has 4", other+" has 5")
+	w.kafka.CreateTopic(t, w.Namespace+"-another", rig.Partitions+1, nil)
+	w.refused([]string{"--topics=" + other + "," + w.Namespace + "-another"}, "the journal "+w.Topics.Journal+" has 4 rig.Partitions, the inputs have 5")
 	w.refused([]string{"--topics=" + other + "-missing"}, "Kafka has no topic "+other+"-missing", "--create-topics")
-	w.refused([]string{"--changes-topic=" + w.topics.DeadLetters}, w.topics.DeadLetters, "is named for")
+	w.refused([]string{"--changes-topic=" + w.Topics.DeadLetters}, w.Topics.DeadLetters, "is named for")
 	w.refused([]string{"--changes-topic=" + in}, in, "is an input and the topic of")
 	w.refused([]string{"--topics=" + in + "," + in}, "named twice")
 	w.refused([]string{"--namespace=Live"}, "namespace \"Live\"", "lower-case")
@@ -109,33 +132,33 @@ func TestRefusesWrongTopics(t *testing.T) {
 func TestCheckChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testenv.RedisOptions{})
-	c := w.start("--check")
-	if code := c.exit(30 * time.Second); code != 0 || !strings.Contains(c.output.String(), "are right") {
-		t.Errorf("exit code %d of a --check of right settings:\n%s", code, c.output.String())
+	c := w.Start("--check")
+	if code := c.Exit(30 * time.Second); code != 0 || !strings.Contains(c.Output.String(), "are right") {
+		t.Errorf("exit code %d of a --check of right settings:\n%s", code, c.Output.String())
 	}
-	refused(t, nil, w.args("--check", "--create-topics", "--namespace="+w.ns+"-new"), "Kafka has no topic", w.ns+"-new-journal")
-	topics, err := w.admin.ListTopics(t.Context())
+	refused(t, nil, w.Args("--check", "--create-topics", "--namespace="+w.Namespace+"-new"), "Kafka has no topic", w.Namespace+"-new-journal")
+	topics, err := w.Admin.ListTopics(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if topics.Has(w.ns + "-new-journal") {
+	if topics.Has(w.Namespace + "-new-journal") {
 		t.Error("--check made a topic")
 	}
-	for _, topic := range w.topics.Names() {
-		for p, records := range w.read(topic) {
+	for _, topic := range w.Topics.Names() {
+		for p, records := range w.Read(topic) {
 			if len(records) > 0 {
 				t.Errorf("--check wrote to %s/%d", topic, p)
 			}
 		}
 	}
-	if n, err := w.rdb.DBSize(t.Context()).Result(); err != nil || n != 0 {
+	if n, err := w.RDB.DBSize(t.Context()).Result(); err != nil || n != 0 {
 		t.Errorf("--check left %d keys in Redis, %v", n, err)
 	}
-	groups, err := w.admin.ListGroups(t.Context())
+	groups, err := w.Admin.ListGroups(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := groups[stream.GroupID(w.ns)]; ok {
+	if _, ok := groups[stream.GroupID(w.Namespace)]; ok {
 		t.Error("--check joined the group")
 	}
 }
@@ -146,17 +169,17 @@ func TestRefusesWrongServices(t *testing.T) {
 	w.refused(nil, "maxmemory-policy allkeys-lru", "set it to noeviction")
 	nobody := testenv.Redis(t, testenv.RedisOptions{})
 	nobody.Kill() // its port is ours and closed
-	w.refused([]string{"--redis=redis://u:" + secret + "@" + nobody.Addr()}, "no Redis answers at "+nobody.Addr())
+	w.refused([]string{"--redis=redis://u:" + rig.Secret + "@" + nobody.Addr()}, "no Redis answers at "+nobody.Addr())
 	for _, address := range []string{
-		"redis://consumer:wrong-" + secret + "@" + w.redis.Addr(), // refused by Redis
-		"http://consumer:" + secret + "@" + w.redis.Addr(),
-		"redis://consumer:" + secret + "@" + w.redis.Addr() + "/nodatabase",
-		"redis://consumer:" + secret + "@" + w.redis.Addr() + ":1",
-		"consumer:" + secret + "@" + w.redis.Addr(),
+		"redis://consumer:wrong-" + rig.Secret + "@" + w.redis.Addr(), // refused by Redis
+		"http://consumer:" + rig.Secret + "@" + w.redis.Addr(),
+		"redis://consumer:" + rig.Secret + "@" + w.redis.Addr() + "/nodatabase",
+		"redis://consumer:" + rig.Secret + "@" + w.redis.Addr() + ":1",
+		"consumer:" + rig.Secret + "@" + w.redis.Addr(),
 	} {
-		refused(t, nil, w.args("--redis="+address), "Redis")
+		refused(t, nil, w.Args("--redis="+address), "Redis")
 	}
-	if err := w.rdb.ConfigSet(t.Context(), "maxmemory-policy", "noeviction").Err(); err != nil {
+	if err := w.RDB.ConfigSet(t.Context(), "maxmemory-policy", "noeviction").Err(); err != nil {
 		t.Fatal(err)
 	}
 	w.refused([]string{"--brokers=" + nobody.Addr()}, "no Kafka broker answers at ["+nobody.Addr()+"]")
@@ -178,11 +201,11 @@ func TestRefusesWrongModels(t *testing.T) {
 		{"negative order", "name: x\ncurrency: EUR\ntypical_order_minor: -1\n", []string{"typical_order_minor"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			path := modelFile(t, c.model)
-			refused(t, nil, w.args("--model="+path), append(c.want, "reading the model "+path)...)
+			path := rig.ModelFile(t, c.model)
+			refused(t, nil, w.Args("--model="+path), append(c.want, "reading the model "+path)...)
 		})
 	}
-	refused(t, nil, w.args("--model="+filepath.Join(t.TempDir(), "none.yaml")), "--model", "none.yaml")
+	refused(t, nil, w.Args("--model="+filepath.Join(t.TempDir(), "none.yaml")), "--model", "none.yaml")
 }
 
 // settingsFile writes a settings file.
@@ -210,14 +233,14 @@ func TestRefusesUnknownSettings(t *testing.T) {
 		{"file with itself", env, []string{"--config=" + settingsFile(t, "config: x\n")}, []string{"unknown setting config"}},
 		{"file that is none", env, []string{"--config=" + settingsFile(t, "- x\n")}, []string{"settings.yaml"}},
 		{"no file", env, []string{"--config=/does/not/exist.yaml"}, []string{"/does/not/exist.yaml"}},
-		{"secret in a flag that is none", env, []string{"--rediss=redis://u:" + secret + "@h"}, []string{"unknown flag --rediss"}},
-		{"redis alone", env, []string{"--redis=redis://u:" + secret + "@h"}, []string{"--redis without --brokers"}},
+		{"secret in a flag that is none", env, []string{"--rediss=redis://u:" + rig.Secret + "@h"}, []string{"unknown flag --rediss"}},
+		{"redis alone", env, []string{"--redis=redis://u:" + rig.Secret + "@h"}, []string{"--redis without --brokers"}},
 		{"brokers alone", env, []string{"--brokers=h:1"}, []string{"--brokers without --redis"}},
 		{"no model", env, []string{"--brokers=h:1", "--redis=h:2"}, []string{"no --model", "tierctl model init"}},
 		{"wrong word", env, []string{"--partitioner=murmur3"}, []string{"--partitioner", "murmur2"}},
 		{"wrong number", env, []string{"--batch-records=many"}, []string{"--batch-records"}},
 		{"negative", env, []string{"--batch-records=-1"}, []string{"--batch-records"}},
-		{"wrong time", env, []string{"--brokers=h:1", "--redis=redis://u:" + secret + "@h:2:3", "--model=" + modelFile(t, string(scoring.Default().Canonical()))}, []string{"Redis"}},
+		{"wrong time", env, []string{"--brokers=h:1", "--redis=redis://u:" + rig.Secret + "@h:2:3", "--model=" + rig.ModelFile(t, string(scoring.Default().Canonical()))}, []string{"Redis"}},
 	} {
 		t.Run(c.name, func(t *testing.T) { refused(t, c.env, c.args, c.want...) })
 	}
@@ -238,7 +261,7 @@ func TestPrecedence(t *testing.T) {
 	refused(t, env, []string{file, "--lease=2s"}, "--rates ENVIRONMENT")
 	refused(t, env, []string{file, "--lease=2s", "--rates=FLAG"}, "--rates FLAG")
 	// Files have a parser of their own.
-	named := func(name string) string { return modelFile(t, "name: "+name+"\n") }
+	named := func(name string) string { return rig.ModelFile(t, "name: "+name+"\n") }
 	file = "--config=" + settingsFile(t, "brokers: [h:1]\nredis: h:2\nmodel: "+named("file")+"\n")
 	env = []string{"TIERSTREAM_MODEL=" + named("environment")}
 	refused(t, nil, []string{file}, `model "file"`)
@@ -250,15 +273,15 @@ func TestPrecedence(t *testing.T) {
 func TestChangedPartitionCount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testenv.RedisOptions{})
-	c := w.start()
-	w.send(w.take(traffic(t, 7, 0), 100))()
-	w.settled(30 * time.Second)
-	c.stop()
-	before, err := w.fences()
+	c := w.Start()
+	w.Send(w.Take(rig.Traffic(t, 7, 0), 100))()
+	w.Settled(30 * time.Second)
+	c.Stop()
+	before, err := w.Fences()
 	if err != nil {
 		t.Fatal(err)
 	}
-	rs, err := w.admin.CreatePartitions(t.Context(), 2, append(slices.Clone(w.topics.Inputs), w.topics.Journal)...)
+	rs, err := w.Admin.CreatePartitions(t.Context(), 2, append(slices.Clone(w.Topics.Inputs), w.Topics.Journal)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,24 +290,24 @@ func TestChangedPartitionCount(t *testing.T) {
 			t.Fatal(r.Err)
 		}
 	}
-	until(t, 15*time.Second, "waiting for the partitions", func() error {
-		d, err := w.admin.ListTopics(t.Context(), append(slices.Clone(w.topics.Inputs), w.topics.Journal)...)
+	rig.Until(t, 15*time.Second, "waiting for the partitions", func() error {
+		d, err := w.Admin.ListTopics(t.Context(), append(slices.Clone(w.Topics.Inputs), w.Topics.Journal)...)
 		if err != nil {
 			return err
 		}
 		for _, topic := range d {
-			if len(topic.Partitions) != partitions+2 {
-				return errNotYet
+			if len(topic.Partitions) != rig.Partitions+2 {
+				return rig.ErrNotYet
 			}
 		}
 		return nil
 	})
-	c = w.start()
-	c.said("the inputs have 6 partitions, but this namespace was created with 4", 30*time.Second)
-	if code := c.exit(30 * time.Second); code == 0 {
+	c = w.Start()
+	c.Said("the inputs have 6 rig.Partitions, but this namespace was created with 4", 30*time.Second)
+	if code := c.Exit(30 * time.Second); code == 0 {
 		t.Error("exit code 0, want another")
 	}
-	after, err := w.fences()
+	after, err := w.Fences()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,19 +332,19 @@ func TestWrongPartitioner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.client = w.open(kgo.RecordPartitioner(part))
-	w.send(w.take(traffic(t, 8, 0), 4*2500))()
+	w.Client = w.Open(kgo.RecordPartitioner(part))
+	w.Send(w.Take(rig.Traffic(t, 8, 0), 4*2500))()
 	var stopped []*protocol.Fence
 	for range 2 {
-		c := w.start("--batch-records=1000")
-		c.said("the partitioner setting (murmur2) or a producer's key looks wrong", 30*time.Second)
-		if code := c.exit(60 * time.Second); code == 0 {
+		c := w.Start("--batch-records=1000")
+		c.Said("the partitioner setting (murmur2) or a producer's key looks wrong", 30*time.Second)
+		if code := c.Exit(60 * time.Second); code == 0 {
 			t.Error("exit code 0, want another")
 		}
-		if out := c.output.String(); !strings.Contains(out, "--allow-rejects") || !strings.Contains(out, "misrouted") {
+		if out := c.Output.String(); !strings.Contains(out, "--allow-rejects") || !strings.Contains(out, "misrouted") {
 			t.Errorf("the consumer does not say how to go on:\n%s", out)
 		}
-		fs, err := w.fences()
+		fs, err := w.Fences()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -332,7 +355,7 @@ func TestWrongPartitioner(t *testing.T) {
 		}
 		stopped = fs
 	}
-	w.start("--allow-rejects", "--batch-records=1000")
-	w.settled(60 * time.Second)
-	w.check()
+	w.Start("--allow-rejects", "--batch-records=1000")
+	w.Settled(60 * time.Second)
+	w.Check()
 }

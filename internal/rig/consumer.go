@@ -1,6 +1,6 @@
 //go:build unix
 
-package e2e
+package rig
 
 import (
 	"errors"
@@ -17,11 +17,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/tierstream/tierstream/internal/testenv"
 )
-
-func TestMain(m *testing.M) { testenv.Main(m, removeBinary) }
 
 // binary is the consumer command, built once per test process.
 var binary struct {
@@ -30,7 +26,8 @@ var binary struct {
 	err       error
 }
 
-func removeBinary() error { return os.RemoveAll(binary.dir) }
+// RemoveBinary deletes the command that was built for the tests.
+func RemoveBinary() error { return os.RemoveAll(binary.dir) }
 
 // command builds the consumer, with the race detector when the test has it.
 func command(t testing.TB) string {
@@ -55,42 +52,43 @@ func command(t testing.TB) string {
 	return binary.path
 }
 
-// secret is the Redis password of every consumer here. Nothing that any of
+// Secret is the Redis password of every consumer here. Nothing that any of
 // them prints may contain it.
-const secret = "s3cret-Pa55w0rd"
+const Secret = "s3cret-Pa55w0rd"
 
-// output collects what a process prints.
-type output struct {
+// Output collects what a process prints.
+type Output struct {
 	mu   sync.Mutex
 	text []byte
 }
 
-func (o *output) Write(b []byte) (int, error) {
+func (o *Output) Write(b []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.text = append(o.text, b...)
 	return len(b), nil
 }
 
-func (o *output) String() string {
+// String is what was printed so far.
+func (o *Output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return string(o.text)
 }
 
-// consumer is one process of the consumer command.
-type consumer struct {
+// Consumer is one process of the consumer command.
+type Consumer struct {
 	t      testing.TB
 	cmd    *exec.Cmd
-	output output
+	Output Output
 	ended  chan struct{} // closed when the process has been waited for
 }
 
-// launch starts the command. environ is added to an environment without
+// Launch starts the command. environ is added to an environment without
 // settings of ours.
-func launch(t testing.TB, environ []string, args ...string) *consumer {
+func Launch(t testing.TB, environ []string, args ...string) *Consumer {
 	t.Helper()
-	c := &consumer{t: t, cmd: exec.Command(command(t), args...), ended: make(chan struct{})}
+	c := &Consumer{t: t, cmd: exec.Command(command(t), args...), ended: make(chan struct{})}
 	for _, kv := range os.Environ() {
 		if !strings.HasPrefix(kv, "TIERSTREAM_") {
 			c.cmd.Env = append(c.cmd.Env, kv)
@@ -98,7 +96,7 @@ func launch(t testing.TB, environ []string, args ...string) *consumer {
 	}
 	c.cmd.Env = append(append(c.cmd.Env, "GORACE=halt_on_error=1"), environ...)
 	c.cmd.Dir = t.TempDir()
-	c.cmd.Stdout, c.cmd.Stderr = &c.output, &c.output
+	c.cmd.Stdout, c.cmd.Stderr = &c.Output, &c.Output
 	c.cmd.SysProcAttr = ownProcess()
 	started := make(chan error)
 	go func() {
@@ -118,22 +116,22 @@ func launch(t testing.TB, environ []string, args ...string) *consumer {
 }
 
 // finish kills what is still running and looks at what was printed.
-func (c *consumer) finish() {
-	c.kill()
-	out := c.output.String()
-	if strings.Contains(out, secret) {
+func (c *Consumer) finish() {
+	c.Kill()
+	out := c.Output.String()
+	if strings.Contains(out, Secret) {
 		c.t.Errorf("the consumer printed the password:\n%s", out)
 	}
 	if strings.Contains(out, "DATA RACE") || strings.Contains(out, "panic:") {
 		c.t.Errorf("the consumer crashed:\n%s", out)
 	}
 	if c.t.Failed() {
-		c.t.Logf("consumer %d printed:\n%s", c.cmd.Process.Pid, shorten(out))
+		c.t.Logf("consumer %d printed:\n%s", c.cmd.Process.Pid, Shorten(out))
 	}
 }
 
-// shorten leaves the ends of a long text.
-func shorten(s string) string {
+// Shorten leaves the ends of a long text.
+func Shorten(s string) string {
 	const keep = 6 << 10
 	if len(s) <= 2*keep {
 		return s
@@ -141,43 +139,44 @@ func shorten(s string) string {
 	return s[:keep] + "\n…\n" + s[len(s)-keep:]
 }
 
-func (c *consumer) signal(s syscall.Signal) {
+// Signal sends a signal; a process that has ended ignores it.
+func (c *Consumer) Signal(s syscall.Signal) {
 	// The only error is that it has ended, which ended says.
 	_ = c.cmd.Process.Signal(s)
 }
 
-// kill ends the process as a crash would and returns when it is gone.
-func (c *consumer) kill() {
-	c.signal(syscall.SIGKILL)
+// Kill ends the process as a crash would and returns when it is gone.
+func (c *Consumer) Kill() {
+	c.Signal(syscall.SIGKILL)
 	<-c.ended
 }
 
-// stop asks the process to end, which must succeed.
-func (c *consumer) stop() {
+// Stop asks the process to end, which must succeed.
+func (c *Consumer) Stop() {
 	c.t.Helper()
-	c.signal(syscall.SIGTERM)
-	if code := c.exit(30 * time.Second); code != 0 {
-		c.t.Errorf("stopped consumer: exit code %d:\n%s", code, shorten(c.output.String()))
+	c.Signal(syscall.SIGTERM)
+	if code := c.Exit(30 * time.Second); code != 0 {
+		c.t.Errorf("stopped consumer: exit code %d:\n%s", code, Shorten(c.Output.String()))
 	}
 }
 
-// exit waits for the process to end by itself and returns its exit code.
-func (c *consumer) exit(limit time.Duration) int {
+// Exit waits for the process to end by itself and returns its exit code.
+func (c *Consumer) Exit(limit time.Duration) int {
 	c.t.Helper()
 	select {
 	case <-c.ended:
 	case <-time.After(limit):
-		c.t.Fatalf("the consumer still runs after %s:\n%s", limit, shorten(c.output.String()))
+		c.t.Fatalf("the consumer still runs after %s:\n%s", limit, Shorten(c.Output.String()))
 	}
 	return c.cmd.ProcessState.ExitCode()
 }
 
-// said waits until the consumer has printed a text.
-func (c *consumer) said(text string, limit time.Duration) {
+// Said waits until the consumer has printed a text.
+func (c *Consumer) Said(text string, limit time.Duration) {
 	c.t.Helper()
-	until(c.t, limit, "waiting for the consumer to say "+strconv.Quote(text), func() error {
-		if out := c.output.String(); !strings.Contains(out, text) {
-			return fmt.Errorf("it said:\n%s", shorten(out))
+	Until(c.t, limit, "waiting for the consumer to say "+strconv.Quote(text), func() error {
+		if out := c.Output.String(); !strings.Contains(out, text) {
+			return fmt.Errorf("it said:\n%s", Shorten(out))
 		}
 		return nil
 	})
@@ -185,10 +184,10 @@ func (c *consumer) said(text string, limit time.Duration) {
 
 var ownership = regexp.MustCompile(`msg="partition (assigned|released)".* partition=(\d+)`)
 
-// owned are the partitions that the consumer owns by its own account.
-func (c *consumer) owned() []int32 {
+// Owned are the partitions that the consumer owns by its own account.
+func (c *Consumer) Owned() []int32 {
 	var owned []int32
-	for _, m := range ownership.FindAllStringSubmatch(c.output.String(), -1) {
+	for _, m := range ownership.FindAllStringSubmatch(c.Output.String(), -1) {
 		n, _ := strconv.Atoi(m[2]) // digits
 		p := int32(n)
 		if m[1] == "assigned" {
@@ -200,30 +199,8 @@ func (c *consumer) owned() []int32 {
 	return owned
 }
 
-// refused runs the command, which must end by itself with a non-zero code and
-// say all of the given, in one line that begins with the program's name.
-func refused(t testing.TB, environ, args []string, want ...string) {
-	t.Helper()
-	c := launch(t, environ, args...)
-	code := c.exit(30 * time.Second)
-	out := strings.TrimSpace(c.output.String())
-	if code == 0 {
-		t.Errorf("exit code 0, want another:\n%s", out)
-	}
-	lines := strings.Split(out, "\n")
-	last := lines[len(lines)-1]
-	if !strings.HasPrefix(last, "consumer: ") {
-		t.Errorf("the last line is %q, want one of the program's own", last)
-	}
-	for _, w := range want {
-		if !strings.Contains(last, w) {
-			t.Errorf("the consumer said\n%s\nwant something with %q", last, w)
-		}
-	}
-}
-
-// until waits for a condition and fails with what it last said.
-func until(t testing.TB, limit time.Duration, what string, f func() error) {
+// Until waits for a condition and fails with what it last said.
+func Until(t testing.TB, limit time.Duration, what string, f func() error) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -241,4 +218,5 @@ func until(t testing.TB, limit time.Duration, what string, f func() error) {
 	}
 }
 
-var errNotYet = errors.New("not yet")
+// ErrNotYet is for conditions of [Until] with nothing to add.
+var ErrNotYet = errors.New("not yet")

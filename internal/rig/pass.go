@@ -1,6 +1,6 @@
 //go:build unix
 
-package e2e
+package rig
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -42,11 +43,11 @@ type log struct {
 	rules   map[protocol.Hash]*fold.Rules
 }
 
-func (w *world) logs() []log {
+func (w *World) logs() []log {
 	w.t.Helper()
-	ls := make([]log, partitions)
+	ls := make([]log, w.Config.Partitions)
 	rules := map[protocol.Hash]*fold.Rules{}
-	for _, records := range w.read(w.topics.Rules) {
+	for _, records := range w.Read(w.Topics.Rules) {
 		for _, r := range records {
 			parsed, err := fold.ParseRules(r.Value)
 			if err != nil {
@@ -55,11 +56,11 @@ func (w *world) logs() []log {
 			rules[sha256.Sum256(r.Value)] = parsed
 		}
 	}
-	for p, records := range w.read(w.topics.Journal) {
+	for p, records := range w.Read(w.Topics.Journal) {
 		ls[p].journal, ls[p].rules = records, rules
 	}
-	for _, t := range w.topics.Inputs {
-		for p, records := range w.read(t) {
+	for _, t := range w.Topics.Inputs {
+		for p, records := range w.Read(t) {
 			ls[p].inputs = append(ls[p].inputs, records)
 		}
 	}
@@ -220,20 +221,20 @@ func (s *pass) apply(e *fold.Engine, in *fold.Input) error {
 	return nil
 }
 
-// check holds what was stored and published against passes over log and
+// Check holds what was stored and published against passes over log and
 // journal. It wants a settled world.
-func (w *world) check() {
+func (w *World) Check() {
 	w.t.Helper()
 	logs := w.logs()
-	fences, err := w.fences()
+	fences, err := w.Fences()
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	published := w.read(w.topics.Changes)
+	published := w.Read(w.Topics.Changes)
 	var dead []protocol.Message
 	total := 0
-	for p := range int32(partitions) {
-		whole, err := logs[p].fold(w.ns, p, 0)
+	for p := range w.Config.Partitions {
+		whole, err := logs[p].fold(w.Namespace, p, 0)
 		if err != nil {
 			w.t.Errorf("partition %d: %v", p, err)
 			continue
@@ -246,7 +247,7 @@ func (w *world) check() {
 		// Everything that Kafka holds was read, and is accounted for.
 		for i, records := range logs[p].inputs {
 			if n := int64(len(records)); f.State.Next[i].Next != n {
-				w.t.Errorf("partition %d: %s is applied up to %d of %d", p, w.topics.Inputs[i], f.State.Next[i].Next, n)
+				w.t.Errorf("partition %d: %s is applied up to %d of %d", p, w.Topics.Inputs[i], f.State.Next[i].Next, n)
 			}
 		}
 		var sum int64
@@ -258,9 +259,9 @@ func (w *world) check() {
 		if sum != f.State.Read {
 			w.t.Errorf("partition %d: %d records read, %d accounted for", p, f.State.Read, sum)
 		}
-		stored := w.records(p)
+		stored := w.Records(p)
 		w.sameRecords(p, stored, whole.values, false)
-		pieces, err := logs[p].fold(w.ns, p, 1)
+		pieces, err := logs[p].fold(w.Namespace, p, 1)
 		if err != nil {
 			w.t.Errorf("partition %d, record by record: %v", p, err)
 			continue
@@ -295,7 +296,7 @@ func (w *world) check() {
 
 // sameRecords compares stored records, but for the seq of the last write where
 // the batches differ.
-func (w *world) sameRecords(p int32, got, want map[string][]byte, butSeq bool) {
+func (w *World) sameRecords(p int32, got, want map[string][]byte, butSeq bool) {
 	w.t.Helper()
 	if len(got) != len(want) {
 		w.t.Errorf("partition %d: %d customers, the pass gives %d", p, len(got), len(want))
@@ -303,7 +304,7 @@ func (w *world) sameRecords(p int32, got, want map[string][]byte, butSeq bool) {
 	for id, v := range want {
 		g := got[id]
 		if butSeq {
-			g, v = withoutSeq(w, g), withoutSeq(w, v)
+			g, v = WithoutSeq(w.t, g), WithoutSeq(w.t, v)
 		}
 		if !bytes.Equal(g, v) {
 			w.t.Errorf("partition %d, customer %s:\n got %.300x…\nwant %.300x…", p, id, g, v)
@@ -312,29 +313,32 @@ func (w *world) sameRecords(p int32, got, want map[string][]byte, butSeq bool) {
 	}
 }
 
-func withoutSeq(w *world, v []byte) []byte {
-	w.t.Helper()
-	r := decoded(w, v)
+// WithoutSeq is a stored record but for the seq of its last write, which depends
+// on where batches end.
+func WithoutSeq(t testing.TB, v []byte) []byte {
+	t.Helper()
+	r := Decoded(t, v)
 	r.Seq = 0
 	return r.Append(nil)
 }
 
-func decoded(w *world, v []byte) *customer.Record {
-	w.t.Helper()
+// Decoded is a stored record.
+func Decoded(t testing.TB, v []byte) *customer.Record {
+	t.Helper()
 	r := customer.NewRecord()
 	if err := customer.Decode(v, &r); err != nil {
-		w.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return &r
 }
 
 // sameDead compares the dead letters as sets: a misrouted one lies in another
 // partition than its original.
-func (w *world) sameDead(want []protocol.Message) {
+func (w *World) sameDead(want []protocol.Message) {
 	w.t.Helper()
 	got := map[string]int{}
 	n := 0
-	for _, records := range w.read(w.topics.DeadLetters) {
+	for _, records := range w.Read(w.Topics.DeadLetters) {
 		for _, r := range records {
 			got[asDecided(asMessage(r))]++
 			n++
@@ -391,7 +395,7 @@ type tierName struct{ ID string }
 // chains checks what a reader relies on, without any of the fold: sequences
 // without gaps, each change from the tier of the one before, no ID twice, and
 // the record in Redis in the tier of the last.
-func (w *world) chains(published [][]*kgo.Record) {
+func (w *World) chains(published [][]*kgo.Record) {
 	w.t.Helper()
 	ids := map[string]bool{}
 	last := map[string]change{}
@@ -419,15 +423,15 @@ func (w *world) chains(published [][]*kgo.Record) {
 			last[c.Customer] = c
 		}
 	}
-	for p := range int32(partitions) {
-		f, err := w.store(p).Fence(context.Background())
+	for p := range w.Config.Partitions {
+		f, err := w.Store(p).Fence(context.Background())
 		if err != nil {
 			w.t.Fatal(err)
 		}
 		tiers := w.rules(f.State.Rules).Model.Tiers()
-		for id, v := range w.records(p) {
+		for id, v := range w.Records(p) {
 			c, published := last[id]
-			st := decoded(w, v).Standing
+			st := Decoded(w.t, v).Standing
 			switch {
 			case published != (st.Tier >= 0), st.Sequence != uint64(c.Sequence):
 				w.t.Errorf("customer %s: the record has change %d, published is %d", id, st.Sequence, c.Sequence)
@@ -442,9 +446,9 @@ func (w *world) chains(published [][]*kgo.Record) {
 	}
 }
 
-func (w *world) rules(h protocol.Hash) *fold.Rules {
+func (w *World) rules(h protocol.Hash) *fold.Rules {
 	w.t.Helper()
-	for _, records := range w.read(w.topics.Rules) {
+	for _, records := range w.Read(w.Topics.Rules) {
 		for _, r := range records {
 			if sha256.Sum256(r.Value) == h {
 				parsed, err := fold.ParseRules(r.Value)
