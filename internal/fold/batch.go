@@ -167,6 +167,7 @@ type Where struct {
 	Partition   int32
 	Partitions  int32
 	Engine      string // build, for dead letters
+	Mode        string // of changes; "": live, or backfill before LiveSince
 }
 
 // NewEngine folds under rules. allowRejects turns the flood stop off.

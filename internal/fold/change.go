@@ -118,9 +118,13 @@ func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Me
 	b.decide('c', uint64(len(j)))
 	_, _ = b.decisions.Write(j) // a hash takes everything
 
-	mode := "live"
-	if at < b.where.LiveSince {
+	mode := b.where.Mode
+	switch {
+	case mode != "":
+	case at < b.where.LiveSince:
 		mode = "backfill"
+	default:
+		mode = "live"
 	}
 	p := append(b.payload[:0], j[:cause]...)
 	if id := traceID(r.Event.Trace); id != "" {
