@@ -47,8 +47,8 @@ func (f *Folder) Apply(r *Record, ev *event.Event) Result {
 		return Result{Code: code, Field: field}
 	}
 	a := application{Folder: f, Facts: &r.Facts, ev: ev, id: eventKey(ev), content: uint32(ev.Content)}
-	if s := a.seen(a.id); s != nil {
-		if s.Content == a.content {
+	if content, ok := a.known(a.id); ok {
+		if content == a.content {
 			return Result{Code: event.Duplicate, Field: "id"}
 		}
 		return Result{Code: event.IDConflict, Field: "id"}
@@ -75,7 +75,9 @@ func (f *Folder) Apply(r *Record, ev *event.Event) Result {
 	a.Code, a.Field = code, field
 	switch code {
 	case event.Applied:
-		a.remember(a.id)
+		if ev.Type != event.Purchase { // whose order remembers it
+			a.remember(a.id)
+		}
 		a.extend(ev.Time)
 	case event.Waiting:
 		a.remember(a.id)
@@ -157,7 +159,7 @@ type application struct {
 	*Facts
 	Result
 	ev      *event.Event
-	id      uint64 // eventKey of ev
+	id      uint64 // eventKey of ev, or what an order gave up for it
 	content uint32
 }
 
@@ -165,11 +167,16 @@ func (a *application) purchase() (event.Code, string) {
 	ev := a.ev
 	hash := businessKey(event.Purchase, ev.BusinessID)
 	if o := a.order(hash); o != nil {
-		return a.repeated(o.Content, "order_id")
+		code, field := a.repeated(o.Content, "order_id")
+		if code == event.BusinessDuplicate && a.id < o.Event {
+			o.Event, a.id = a.id, o.Event // the other one goes to Seen
+		}
+		return code, field
 	}
 	o := Order{
 		Time:     ev.Time,
 		Hash:     hash,
+		Event:    a.id,
 		Day:      a.calendar.Day(ev.Time),
 		Content:  a.content,
 		Category: categoryHash(ev.Category),
@@ -235,8 +242,8 @@ func (a *application) resolve(o *Order) {
 func (a *application) giveBack() (event.Code, string) {
 	ev := a.ev
 	key := businessKey(event.Return, ev.BusinessID)
-	if s := a.seen(key); s != nil {
-		return a.repeated(s.Content, "return_id")
+	if content, ok := a.known(key); ok {
+		return a.repeated(content, "return_id")
 	}
 	if ev.Amount == 0 {
 		return event.BadAmount, amountField(ev.Type)
@@ -385,8 +392,8 @@ func (a *application) feedback() (event.Code, string) {
 		return event.BadScore, "kind"
 	}
 	key := businessKey(event.Feedback, ev.BusinessID)
-	if s := a.seen(key); s != nil {
-		code, field := a.repeated(s.Content, "response_id")
+	if content, ok := a.known(key); ok {
+		code, field := a.repeated(content, "response_id")
 		if code == event.BusinessDuplicate && last != nil {
 			last.put(ev, a.id) // the greatest event ID wins, whichever came first
 		}
@@ -411,8 +418,8 @@ func (l *Answer) put(ev *event.Event, id uint64) {
 func (a *application) cost() (event.Code, string) {
 	ev := a.ev
 	key := businessKey(event.Cost, ev.BusinessID)
-	if s := a.seen(key); s != nil {
-		return a.repeated(s.Content, "cost_id")
+	if content, ok := a.known(key); ok {
+		return a.repeated(content, "cost_id")
 	}
 	var sum *int64
 	switch ev.Kind {
@@ -547,15 +554,20 @@ func (fs *Facts) extend(t int64) {
 	fs.Newest = max(fs.Newest, t)
 }
 
-// seen finds a remembered ID, whatever its time. Linear: the list is short,
-// and a conflicting event may state another time.
-func (fs *Facts) seen(hash uint64) *Seen {
+// known finds a remembered ID, whatever its time, and what came under it.
+// Linear: the lists are short, and a conflicting event may state another time.
+func (fs *Facts) known(hash uint64) (content uint32, ok bool) {
 	for i := range fs.Seen {
 		if fs.Seen[i].Hash == hash {
-			return &fs.Seen[i]
+			return fs.Seen[i].Content, true
 		}
 	}
-	return nil
+	for i := range fs.Orders {
+		if fs.Orders[i].Event == hash {
+			return fs.Orders[i].Content, true
+		}
+	}
+	return 0, false
 }
 
 // order finds an order in the ledger.

@@ -1,11 +1,8 @@
 package customer
 
 import (
-	"bytes"
 	"fmt"
 	"testing"
-
-	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/scoring"
@@ -50,46 +47,6 @@ func BenchmarkDecode(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := Decode(buf, &back); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-// BenchmarkLibraryDecode reads the same values with the library's Decoder and
-// keeps none of them: what a codec on top of it would cost at least.
-func BenchmarkLibraryDecode(b *testing.B) {
-	_, r := tenOrders(b)
-	buf := r.Append(nil)
-	src := bytes.NewReader(nil)
-	dec := msgpack.NewDecoder(src)
-	var value func() error
-	value = func() error {
-		code, err := dec.PeekCode()
-		switch {
-		case err != nil:
-			return err
-		case code == codeNil:
-			return dec.DecodeNil()
-		case code >= fixArray && code <= fixArrayTo, code == codeArr16:
-			n, err := dec.DecodeArrayLen()
-			if err != nil {
-				return err
-			}
-			for range n {
-				if err := value(); err != nil {
-					return err
-				}
-			}
-			return nil
-		}
-		_, err = dec.DecodeUint64()
-		return err
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		src.Reset(buf[1:])
-		dec.ResetReader(src)
-		if err := value(); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -11,23 +11,22 @@ import (
 	"github.com/tierstream/tierstream/internal/scoring"
 )
 
-// The stored form, version 1. Integers are in their narrowest form, except
-// seq. "time*" and "day*" are absolute in a list's first entry and the
-// difference from the entry before in the others (times unsigned: lists are
-// sorted).
+// The stored form, version 1: MessagePack behind a version byte. Integers are
+// in their narrowest form, except seq. "day*" is absolute in a list's first
+// entry and the difference from the entry before in the others; so is "time*",
+// unsigned, because lists are sorted. Where "−" is written the difference is
+// modulo 2⁶⁴, so that every pair of times has one.
 //
 //	byte 0      version
 //	byte 1      array of 4
 //	bytes 2–10  seq, a nine-byte uint64
-//	from 11     due; facts; standing
+//	from 11     due or nil (never); facts; standing
 //
-//	facts      [first, newest, min time, purchases, returns,
+//	facts      [first, newest − first, newest − min time, purchases, returns,
 //	            seen, orders, waiting, complaints, referrals,
 //	            nps, csat, ces, praises, suggestions, costs, old]
-//	seen       [time*, hash, content]…, flat
-//	orders     [[time*, day*, hash, content, category, amount, returned,
-//	            margin or nil (, currency, base)]…]; the last two only in
-//	            another currency than the base
+//	seen       bin: packed, see below
+//	orders     bin: packed, see below
 //	waiting    [time*, hash, order, content, currency or nil, amount]…, flat
 //	complaints [[key, time, hash, content, status, severity, opened
 //	            (, paid time, paid hash, paid)]…]; the last three only if paid
@@ -40,15 +39,24 @@ import (
 //	            unvalued, referral value]
 //	categories [hash difference…]
 //	buckets    [day*, orders, net, known, assumed]…, flat
-//	standing   [tier, since, sequence, clock]
+//	standing   [tier, since − first, sequence, clock − newest]
+//
+// Seen and orders are most of a record, and most of them are hashes. They are
+// packed: their number as a varint, then each entry. Varints are those of
+// encoding/binary in their narrowest form, signed ones in zig-zag; hashes and
+// content are little-endian, 8 and 4 bytes. The time of the first entry is the
+// difference from first.
+//
+//	seen   time − time before: varint; hash; content
+//	order  flags: a byte; time − time before: varint; day − UTC day of time:
+//	       signed; hash; content; event; amount: varint;
+//	       by flag: 1 category (4 bytes), 2 returned: varint, 4 margin: signed,
+//	       8 currency (3 letters) and base: varint
 const (
 	version1  = 1
 	headBytes = 11 // version, array of 4, seq: what the digest leaves out, but for the version
 
 	factsFields     = 17
-	seenFields      = 3
-	orderFields     = 8
-	foreignFields   = 10
 	waitingFields   = 6
 	complaintFields = 7
 	paidFields      = 10
@@ -60,11 +68,20 @@ const (
 	standingFields  = 4
 )
 
+// Flags of a packed order: what follows its amount.
+const (
+	flagCategory = 1 << iota // not 0
+	flagReturned             // not 0
+	flagMargin               // HasMargin
+	flagForeign              // Currency is not the base currency
+	flagsEnd
+)
+
 // What one entry takes at most. tooBig holds a record against these before it
 // measures, and a test holds them against the encoder.
 const (
-	maxSeenBytes      = 9 + 9 + 5
-	maxOrderBytes     = 1 + 9 + 5 + 9 + 5 + 5 + 9 + 9 + 9 + 4 + 9
+	maxSeenBytes      = 10 + 8 + 4
+	maxOrderBytes     = 1 + 10 + 5 + 8 + 4 + 8 + 4 + 8 + 8 + 8 + 3 + 8
 	maxWaitingBytes   = 9 + 9 + 9 + 5 + 4 + 9
 	maxComplaintBytes = 1 + 9 + 9 + 9 + 5 + 1 + 1 + 9 + 9 + 9 + 9
 	maxReferralBytes  = 9 + 9 + 9 + 5 + 1 + 9
@@ -84,55 +101,23 @@ func (r *Record) Append(b []byte) []byte {
 	f := &r.Facts
 	b = append(b, version1, fixArray|4)
 	b = appendUint64(b, r.Seq)
-	b = appendInt(b, r.Due)
+	if r.Due == NeverDue {
+		b = append(b, codeNil)
+	} else {
+		b = appendInt(b, r.Due)
+	}
 
 	b = appendArray(b, factsFields)
 	b = appendInt(b, f.First)
-	b = appendInt(b, f.Newest)
-	b = appendInt(b, f.MinTime)
+	b = appendInt(b, f.Newest-f.First)
+	b = appendInt(b, f.Newest-f.MinTime)
 	b = appendInt(b, f.Purchases)
 	b = appendInt(b, f.Returns)
 
-	b = appendArray(b, seenFields*len(f.Seen))
-	var before int64
-	for i := range f.Seen {
-		s := &f.Seen[i]
-		b = appendTime(b, i, s.Time, before)
-		before = s.Time
-		b = appendUint(b, s.Hash)
-		b = appendUint(b, uint64(s.Content))
-	}
-	b = appendArray(b, len(f.Orders))
-	before = 0
-	var day int32
-	for i := range f.Orders {
-		o := &f.Orders[i]
-		foreign := o.Currency != Currency{}
-		if foreign {
-			b = appendArray(b, foreignFields)
-		} else {
-			b = appendArray(b, orderFields)
-		}
-		b = appendTime(b, i, o.Time, before)
-		b = appendInt(b, int64(o.Day)-int64(day))
-		before, day = o.Time, o.Day
-		b = appendUint(b, o.Hash)
-		b = appendUint(b, uint64(o.Content))
-		b = appendUint(b, uint64(o.Category))
-		b = appendInt(b, o.Amount)
-		b = appendInt(b, o.Returned)
-		if o.HasMargin {
-			b = appendInt(b, o.Margin)
-		} else {
-			b = append(b, codeNil)
-		}
-		if foreign {
-			b = appendCurrency(b, o.Currency)
-			b = appendInt(b, o.Base)
-		}
-	}
+	b = f.appendSeen(b)
+	b = f.appendOrders(b)
 	b = appendArray(b, waitingFields*len(f.Waiting))
-	before = 0
+	var before int64
 	for i := range f.Waiting {
 		w := &f.Waiting[i]
 		b = appendTime(b, i, w.Time, before)
@@ -198,9 +183,77 @@ func (r *Record) Append(b []byte) []byte {
 
 	b = appendArray(b, standingFields)
 	b = appendInt(b, int64(r.Standing.Tier))
-	b = appendInt(b, r.Standing.Since)
+	b = appendInt(b, r.Standing.Since-f.First)
 	b = appendUint(b, r.Standing.Sequence)
-	return appendInt(b, r.Standing.Clock)
+	return appendInt(b, r.Standing.Clock-f.Newest)
+}
+
+func (fs *Facts) appendSeen(b []byte) []byte {
+	b, at := openBin(b)
+	b = binary.AppendUvarint(b, uint64(len(fs.Seen)))
+	before := fs.First
+	for i := range fs.Seen {
+		s := &fs.Seen[i]
+		b = binary.AppendUvarint(b, uint64(s.Time-before))
+		before = s.Time
+		b = binary.LittleEndian.AppendUint64(b, s.Hash)
+		b = binary.LittleEndian.AppendUint32(b, s.Content)
+	}
+	return closeBin(b, at)
+}
+
+func (fs *Facts) appendOrders(b []byte) []byte {
+	b, at := openBin(b)
+	b = binary.AppendUvarint(b, uint64(len(fs.Orders)))
+	before := fs.First
+	for i := range fs.Orders {
+		o := &fs.Orders[i]
+		var flags byte
+		if o.Category != 0 {
+			flags |= flagCategory
+		}
+		if o.Returned != 0 {
+			flags |= flagReturned
+		}
+		if o.HasMargin {
+			flags |= flagMargin
+		}
+		if o.Currency != (Currency{}) {
+			flags |= flagForeign
+		}
+		b = append(b, flags)
+		b = binary.AppendUvarint(b, uint64(o.Time-before))
+		before = o.Time
+		b = binary.AppendVarint(b, int64(o.Day)-utcDay(o.Time))
+		b = binary.LittleEndian.AppendUint64(b, o.Hash)
+		b = binary.LittleEndian.AppendUint32(b, o.Content)
+		b = binary.LittleEndian.AppendUint64(b, o.Event)
+		b = binary.AppendUvarint(b, uint64(o.Amount))
+		if flags&flagCategory != 0 {
+			b = binary.LittleEndian.AppendUint32(b, o.Category)
+		}
+		if flags&flagReturned != 0 {
+			b = binary.AppendUvarint(b, uint64(o.Returned))
+		}
+		if flags&flagMargin != 0 {
+			b = binary.AppendVarint(b, o.Margin)
+		}
+		if flags&flagForeign != 0 {
+			b = append(b, o.Currency[:]...)
+			b = binary.AppendUvarint(b, uint64(o.Base))
+		}
+	}
+	return closeBin(b, at)
+}
+
+// utcDay is the date of t in UTC: a model's date differs from it by one at most.
+func utcDay(t int64) int64 {
+	const day = 24 * 60 * 60 * 1000
+	d := t / day
+	if t%day < 0 {
+		d--
+	}
+	return d
 }
 
 // appendTime appends the time of entry i of a sorted list.
@@ -311,42 +364,33 @@ func (d *reader) record(r *Record) {
 	}
 	r.Seq = binary.BigEndian.Uint64(d.b[d.i+1:])
 	d.i = headBytes
-	r.Due = d.int()
-	d.facts(&r.Facts)
+	if d.null() {
+		r.Due = NeverDue
+	} else if r.Due = d.int(); r.Due == NeverDue {
+		d.fail(errWidth)
+	}
+	f := &r.Facts
+	d.facts(f)
 
 	d.exactly(standingFields)
 	r.Standing.Tier = int8(d.within(math.MinInt8, math.MaxInt8))
-	r.Standing.Since = d.int()
+	r.Standing.Since = f.First + d.int()
 	r.Standing.Sequence = d.uint()
-	r.Standing.Clock = d.int()
+	r.Standing.Clock = f.Newest + d.int()
 }
 
 func (d *reader) facts(f *Facts) {
 	d.exactly(factsFields)
 	f.First = d.int()
-	f.Newest = d.int()
-	f.MinTime = d.int()
+	f.Newest = f.First + d.int()
+	f.MinTime = f.Newest - d.int()
 	f.Purchases = d.within(0, math.MaxInt64)
 	f.Returns = d.within(0, math.MaxInt64)
 
-	n := d.groups(seenFields)
-	f.Seen = slices.Grow(f.Seen[:0], n)[:n]
-	for i := range f.Seen {
-		s := &f.Seen[i]
-		if i == 0 {
-			s.Time = d.int()
-		} else {
-			s.Time = d.later(f.Seen[i-1].Time)
-		}
-		s.Hash = d.uint()
-		s.Content = d.hash32()
-		if i > 0 && !before(f.Seen[i-1].Time, f.Seen[i-1].Hash, s.Time, s.Hash) {
-			d.fail(errOrder)
-		}
-	}
+	d.seen(f)
 	d.orders(f)
 
-	n = d.groups(waitingFields)
+	n := d.groups(waitingFields)
 	f.Waiting = slices.Grow(f.Waiting[:0], n)[:n]
 	for i := range f.Waiting {
 		w := &f.Waiting[i]
@@ -429,42 +473,78 @@ func (d *reader) facts(f *Facts) {
 	d.old(&f.Old)
 }
 
-func (d *reader) orders(f *Facts) {
-	n := d.array()
-	f.Orders = slices.Grow(f.Orders[:0], n)[:n]
-	for i := range f.Orders {
-		o := &f.Orders[i]
-		fields := d.array()
-		if i == 0 {
-			o.Time, o.Day = d.int(), d.day()
-		} else {
-			o.Time, o.Day = d.later(f.Orders[i-1].Time), d.dayAfter(f.Orders[i-1].Day)
-		}
-		o.Hash = d.uint()
-		o.Content = d.hash32()
-		o.Category = d.hash32()
-		o.Amount = d.within(0, maxAmount)
-		o.Returned = d.within(0, o.Amount)
-		o.HasMargin, o.Margin = !d.null(), 0
-		if o.HasMargin {
-			o.Margin = d.within(-maxAmount, maxAmount)
-		}
-		switch fields {
-		case orderFields:
-			o.Currency, o.Base = Currency{}, o.Amount
-		case foreignFields:
-			o.Currency = d.currency()
-			o.Base = d.within(0, maxAmount)
-			if o.Currency == (Currency{}) {
-				d.fail(errType)
-			}
-		default:
-			d.fail(errLength)
-		}
-		if i > 0 && !before(f.Orders[i-1].Time, f.Orders[i-1].Hash, o.Time, o.Hash) {
+func (d *reader) seen(f *Facts) {
+	const least = 1 + 8 + 4
+	end := d.bin()
+	n := d.packed(end, least)
+	f.Seen = slices.Grow(f.Seen[:0], n)[:n]
+	t, hash := f.First, uint64(0)
+	for i := range f.Seen {
+		s := &f.Seen[i]
+		s.Time = t + int64(d.uvarint())
+		s.Hash = d.fixed64()
+		s.Content = d.fixed32()
+		if i > 0 && !before(t, hash, s.Time, s.Hash) {
 			d.fail(errOrder)
 		}
+		t, hash = s.Time, s.Hash
 	}
+	d.ends(end)
+}
+
+func (d *reader) orders(f *Facts) {
+	const least = 1 + 1 + 1 + 8 + 4 + 8 + 1
+	end := d.bin()
+	n := d.packed(end, least)
+	f.Orders = slices.Grow(f.Orders[:0], n)[:n]
+	t, hash := f.First, uint64(0)
+	for i := range f.Orders {
+		o := &f.Orders[i]
+		flags := d.byte()
+		if flags >= flagsEnd {
+			d.fail(errType)
+		}
+		*o = Order{Time: t + int64(d.uvarint())}
+		day := d.varint() + utcDay(o.Time)
+		if day < math.MinInt32 || day > math.MaxInt32 {
+			d.fail(errRange)
+		}
+		o.Day = int32(day)
+		o.Hash = d.fixed64()
+		o.Content = d.fixed32()
+		o.Event = d.fixed64()
+		o.Amount = d.amount()
+		if flags&flagCategory != 0 {
+			if o.Category = d.fixed32(); o.Category == 0 {
+				d.fail(errWidth)
+			}
+		}
+		if flags&flagReturned != 0 {
+			if o.Returned = d.amount(); o.Returned == 0 {
+				d.fail(errWidth)
+			} else if o.Returned > o.Amount {
+				d.fail(errRange)
+			}
+		}
+		if flags&flagMargin != 0 {
+			o.HasMargin, o.Margin = true, d.varint()
+			if o.Margin < -maxAmount || o.Margin > maxAmount {
+				d.fail(errRange)
+			}
+		}
+		o.Base = o.Amount
+		if flags&flagForeign != 0 {
+			if o.Currency = d.letters(); !o.Currency.letters() {
+				d.fail(errType)
+			}
+			o.Base = d.amount()
+		}
+		if i > 0 && !before(t, hash, o.Time, o.Hash) {
+			d.fail(errOrder)
+		}
+		t, hash = o.Time, o.Hash
+	}
+	d.ends(end)
 }
 
 func (d *reader) answer(a *Answer) {

@@ -48,7 +48,7 @@ func anyRecord(t *rapid.T) Record {
 	slices.SortFunc(f.Seen, func(a, b Seen) int { return compare(a.Time, a.Hash, b.Time, b.Hash) })
 	f.Seen = slices.CompactFunc(f.Seen, func(a, b Seen) bool { return a.Time == b.Time && a.Hash == b.Hash })
 	for range few() {
-		o := Order{Time: i64(), Hash: u64(), Day: date(), Content: u32(), Category: u32(), Currency: currency(), Amount: amount(), HasMargin: yes()}
+		o := Order{Time: i64(), Hash: u64(), Event: u64(), Day: date(), Content: u32(), Category: u32(), Currency: currency(), Amount: amount(), HasMargin: yes()}
 		o.Returned = rapid.Int64Range(0, o.Amount).Draw(t, "returned")
 		if o.Base = o.Amount; o.Currency != (Currency{}) {
 			o.Base = amount()
@@ -214,10 +214,12 @@ func TestEntryBoundsHold(t *testing.T) {
 		bound int
 		fill  func(*Facts)
 	}{
-		"seen": {maxSeenBytes, func(f *Facts) { f.Seen = slices.Repeat([]Seen{{wide, math.MaxUint64, math.MaxUint32}}, n) }},
+		"seen": {maxSeenBytes, func(f *Facts) {
+			f.Seen = slices.Repeat([]Seen{{0, math.MaxUint64, math.MaxUint32}, {-1, math.MaxUint64, math.MaxUint32}}, n/2)
+		}},
 		"orders": {maxOrderBytes, func(f *Facts) {
 			for i := range n {
-				f.Orders = append(f.Orders, Order{wide, math.MaxUint64, int32(i%2) * math.MinInt32, math.MaxUint32, math.MaxUint32, Currency{'U', 'S', 'D'}, wide, wide, wide, wide, true})
+				f.Orders = append(f.Orders, Order{-int64(i % 2), math.MaxUint64, math.MaxUint64, math.MinInt32, math.MaxUint32, math.MaxUint32, Currency{'U', 'S', 'D'}, maxAmount, maxAmount, maxAmount, -maxAmount, true})
 			}
 		}},
 		"waiting": {maxWaitingBytes, func(f *Facts) {
@@ -234,7 +236,7 @@ func TestEntryBoundsHold(t *testing.T) {
 		}},
 		"categories": {maxCategoryBytes, func(f *Facts) { f.Old.Categories = []uint32{1 << 31, math.MaxUint32} }},
 	}
-	const heads = 7 * 4 // seven lists
+	const heads = 7 * 8 // seven lists
 	for name, w := range widest {
 		if got := size(w.fill) - len(empty.Append(nil)); got > n*w.bound+heads {
 			t.Errorf("%d %s take %d bytes, more than %d each", n, name, got, w.bound)

@@ -11,14 +11,14 @@ import (
 // settle brings the facts back within their bounds after a change: what the
 // retention no longer covers is compacted, then the oldest detail while there
 // are more than MaxEvents events or the record is too big. An event may leave
-// two entries in Seen.
+// two IDs.
 func (a *application) settle() {
 	n := a.policy.MaxEvents
 	if a.Newest != NoTime {
 		a.compact(minus(a.Newest, a.retention))
 	}
-	for len(a.Seen) > 2*n {
-		a.compact(plus(a.Seen[0].Time, 1))
+	for len(a.Seen)+len(a.Orders) > 2*n { // every order holds an ID, too
+		a.compact(plus(a.oldestID(), 1))
 	}
 	for len(a.Orders) > n {
 		a.compact(plus(a.Orders[0].Time, 1))
@@ -36,14 +36,7 @@ func (a *application) settle() {
 // compactOldest compacts what is oldest of all, of whatever kind, and
 // reports whether there was anything.
 func (a *application) compactOldest() bool {
-	const none = NeverDue
-	t := none
-	if len(a.Seen) > 0 {
-		t = min(t, a.Seen[0].Time)
-	}
-	if len(a.Orders) > 0 {
-		t = min(t, a.Orders[0].Time)
-	}
+	t := a.oldestID()
 	complaint, referral := oldest(a.Complaints, complaintAge), oldest(a.Referrals, referralAge)
 	switch {
 	case complaint >= 0 && a.Complaints[complaint].Time <= t && (referral < 0 || a.Complaints[complaint].Time <= a.Referrals[referral].Time):
@@ -56,6 +49,18 @@ func (a *application) compactOldest() bool {
 		return false
 	}
 	return true
+}
+
+// oldestID is the earliest time of Seen and the ledger, or NeverDue.
+func (fs *Facts) oldestID() int64 {
+	t := NeverDue
+	if len(fs.Seen) > 0 {
+		t = min(t, fs.Seen[0].Time)
+	}
+	if len(fs.Orders) > 0 {
+		t = min(t, fs.Orders[0].Time)
+	}
+	return t
 }
 
 // compact raises MinTime to at least t and moves everything earlier out of

@@ -20,6 +20,9 @@ const (
 	fixArrayTo = 0x9f
 	fixStr     = 0xa0
 	codeNil    = 0xc0
+	codeBin8   = 0xc4
+	codeBin16  = 0xc5
+	codeBin32  = 0xc6
 	codeUint8  = 0xcc
 	codeUint16 = 0xcd
 	codeUint32 = 0xce
@@ -79,6 +82,30 @@ func appendArray(b []byte, n int) []byte {
 		return append(b, codeArr16, byte(n>>8), byte(n))
 	}
 	return append(b, codeArr32, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+}
+
+// openBin begins a byte string whose length is known only at its end; at is
+// closeBin's.
+func openBin(b []byte) (_ []byte, at int) { return append(b, codeBin16, 0, 0), len(b) }
+
+// closeBin ends the byte string that began at the index at, with the narrowest
+// head.
+func closeBin(b []byte, at int) []byte {
+	const head = 3 // that of openBin
+	switch n := len(b) - at - head; {
+	case n <= math.MaxUint8:
+		b[at], b[at+1] = codeBin8, byte(n)
+		return append(b[:at+2], b[at+head:]...)
+	case n <= math.MaxUint16:
+		binary.BigEndian.PutUint16(b[at+1:], uint16(n))
+		return b
+	default:
+		b = append(b, 0, 0)
+		copy(b[at+head+2:], b[at+head:])
+		b[at] = codeBin32
+		binary.BigEndian.PutUint32(b[at+1:], uint32(n))
+		return b
+	}
 }
 
 var (
@@ -274,6 +301,133 @@ func (r *reader) groups(size int) int {
 		return 0
 	}
 	return n / size
+}
+
+// bin reads the head of a byte string and returns where it ends.
+func (r *reader) bin() (end int) {
+	p := r.b[r.i:]
+	var n, least, head int
+	switch {
+	case len(p) >= 2 && p[0] == codeBin8:
+		head, n = 2, int(p[1])
+	case len(p) >= 3 && p[0] == codeBin16:
+		head, n, least = 3, int(binary.BigEndian.Uint16(p[1:])), math.MaxUint8+1
+	case len(p) >= 5 && p[0] == codeBin32:
+		head, n, least = 5, int(binary.BigEndian.Uint32(p[1:])), math.MaxUint16+1
+	case len(p) == 0 || p[0] >= codeBin8 && p[0] <= codeBin32:
+		r.fail(errTruncated)
+		return r.i
+	default:
+		r.fail(errType)
+		return r.i
+	}
+	switch {
+	case n < least:
+		r.fail(errWidth)
+	case n > len(p)-head:
+		r.fail(errTruncated)
+	default:
+		r.i += head
+		return r.i + n
+	}
+	return r.i
+}
+
+// packed reads the number of packed entries up to end, each of which has at
+// least so many bytes.
+func (r *reader) packed(end, least int) int {
+	n := r.uvarint()
+	if r.err == nil && n > uint64(max(end-r.i, 0)/least) {
+		r.fail(errTruncated)
+	}
+	if r.err != nil {
+		return 0
+	}
+	return int(n)
+}
+
+// ends checks that the byte string that ends there was read, no more and no
+// less.
+func (r *reader) ends(end int) {
+	if r.i != end && r.err == nil {
+		r.fail(errLength)
+	}
+}
+
+// uvarint reads a varint of encoding/binary in its narrowest form.
+func (r *reader) uvarint() uint64 {
+	if r.i < len(r.b) && r.b[r.i] < 0x80 {
+		r.i++
+		return uint64(r.b[r.i-1])
+	}
+	v, n := binary.Uvarint(r.b[r.i:])
+	switch {
+	case n == 0:
+		r.fail(errTruncated)
+		return 0
+	case n < 0:
+		r.fail(errRange)
+		return 0
+	case r.b[r.i+n-1] == 0:
+		r.fail(errWidth)
+		return 0
+	}
+	r.i += n
+	return v
+}
+
+// varint reads a signed one.
+func (r *reader) varint() int64 {
+	u := r.uvarint()
+	return int64(u>>1) ^ -int64(u&1)
+}
+
+// amount reads an amount of money, which is never negative.
+func (r *reader) amount() int64 {
+	v := r.uvarint()
+	if v > maxAmount {
+		r.fail(errRange)
+		return 0
+	}
+	return int64(v)
+}
+
+func (r *reader) byte() byte {
+	if r.i >= len(r.b) {
+		r.fail(errTruncated)
+		return 0
+	}
+	r.i++
+	return r.b[r.i-1]
+}
+
+func (r *reader) fixed32() uint32 {
+	if len(r.b)-r.i < 4 {
+		r.fail(errTruncated)
+		return 0
+	}
+	r.i += 4
+	return binary.LittleEndian.Uint32(r.b[r.i-4:])
+}
+
+func (r *reader) fixed64() uint64 {
+	if len(r.b)-r.i < 8 {
+		r.fail(errTruncated)
+		return 0
+	}
+	r.i += 8
+	return binary.LittleEndian.Uint64(r.b[r.i-8:])
+}
+
+// letters reads the three letters of a currency.
+func (r *reader) letters() (c Currency) {
+	if len(r.b)-r.i < len(c) {
+		r.fail(errTruncated)
+		return c
+	}
+	copy(c[:], r.b[r.i:])
+	r.i += len(c)
+	return c
 }
 
 // null skips a nil if it is next.

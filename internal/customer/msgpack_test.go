@@ -2,6 +2,8 @@ package customer
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
 	"math"
 	"slices"
 	"testing"
@@ -64,6 +66,19 @@ func TestIntegersAreWrittenAsTheLibraryDoes(t *testing.T) {
 			t.Errorf("array of %d: read %d, %v", n, got, d.err)
 		}
 	}
+	for _, n := range []int{0, 1, math.MaxUint8, math.MaxUint8 + 1, math.MaxUint16, math.MaxUint16 + 1} {
+		bytes := bytes.Repeat([]byte{7}, n)
+		want := library(func() error { return enc.EncodeBytes(bytes) })
+		b, at := openBin([]byte{1})
+		b = closeBin(append(b, bytes...), at)[1:]
+		if !slices.Equal(b, want) {
+			t.Errorf("%d bytes: %.9x, the library writes %.9x", n, b, want)
+		}
+		d := reader{b: want}
+		if end := d.bin(); d.err != nil || end != len(want) || !slices.Equal(d.b[d.i:end], bytes) {
+			t.Errorf("%d bytes: read to %d, %v", n, end, d.err)
+		}
+	}
 	if got, want := appendCurrency(nil, Currency{'E', 'U', 'R'}), library(func() error { return enc.EncodeString("EUR") }); !bytes.Equal(got, want) {
 		t.Errorf("currency: %x, the library writes %x", got, want)
 	}
@@ -93,6 +108,36 @@ func TestReaderRefusesWideAndShortForms(t *testing.T) {
 	}
 }
 
+func TestReaderRefusesWideAndShortPackedForms(t *testing.T) {
+	for _, b := range [][]byte{{}, {0x80}, {0x80, 0}, {0xff, 0x80, 0}, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2}} {
+		d := reader{b: b}
+		if n := d.uvarint(); d.err == nil || n != 0 {
+			t.Errorf("varint %x: read %d, %v", b, n, d.err)
+		}
+	}
+	for _, n := range edges() {
+		b := binary.AppendVarint(nil, n)
+		d := reader{b: b}
+		if got := d.varint(); got != n || d.err != nil || d.i != len(b) {
+			t.Errorf("varint %d: read %d, %v", n, got, d.err)
+		}
+	}
+	for _, b := range [][]byte{{}, {codeBin8}, {codeBin8, 1}, {codeBin16, 0, 1, 7}, {codeBin16, 1}, {codeBin32, 0, 0, 0, 1, 7}, {codeNil}, {fixStr | 1, 'a'}} {
+		d := reader{b: b}
+		if d.bin(); d.err == nil {
+			t.Errorf("bytes %x: accepted", b)
+		}
+	}
+	for name, read := range map[string]func(*reader){
+		"byte": func(r *reader) { r.byte() }, "fixed32": func(r *reader) { r.fixed32() }, "fixed64": func(r *reader) { r.fixed64() }, "letters": func(r *reader) { r.letters() },
+	} {
+		d := reader{}
+		if read(&d); !errors.Is(d.err, errTruncated) {
+			t.Errorf("%s of nothing: %v", name, d.err)
+		}
+	}
+}
+
 // rewrite decodes any value with the library and encodes it again: it takes
 // the whole record apart as MessagePack, without knowing what it means.
 func rewrite(t rapid.TB, b []byte) []byte {
@@ -112,6 +157,12 @@ func rewrite(t rapid.TB, b []byte) []byte {
 				return err
 			}
 			return enc.EncodeNil()
+		case code >= codeBin8 && code <= codeBin32:
+			s, err := dec.DecodeBytes()
+			if err != nil {
+				return err
+			}
+			return enc.EncodeBytes(s)
 		case code&0xe0 == fixStr:
 			s, err := dec.DecodeString()
 			if err != nil {

@@ -99,7 +99,7 @@ type Facts struct {
 	Purchases int64 // purchases applied, returned since or not
 	Returns   int64 // returns applied
 
-	Seen    []Seen    // by (Time, Hash)
+	Seen    []Seen    // by (Time, Hash); but for the IDs that Orders hold
 	Orders  []Order   // the ledger of recent orders, by (Time, Hash)
 	Waiting []Waiting // returns whose order is not known yet, by (Time, Hash)
 
@@ -115,7 +115,8 @@ type Facts struct {
 
 // Seen remembers one ID: of an event (source and ID), or of the business
 // object of a return, a response or a cost. Orders, complaints and referrals
-// are remembered by their own entries.
+// are remembered by their own entries, and so is the event of an order: only
+// those that repeat it under another event ID are here.
 type Seen struct {
 	Time    int64  // event time
 	Hash    uint64 // of the ID, see eventKey and businessKey
@@ -126,6 +127,7 @@ type Seen struct {
 type Order struct {
 	Time     int64
 	Hash     uint64 // of the order ID
+	Event    uint64 // event-ID hash; of several events that say the same, the least
 	Day      int32
 	Content  uint32   // low half of the purchase's content hash
 	Category uint32   // hash of the category; 0 when it states none
