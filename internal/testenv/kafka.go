@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -38,7 +39,10 @@ type KafkaOptions struct {
 
 // KafkaServer is one broker in KRaft mode that is its own controller. Topics
 // are not created by use. Its methods may be called from any goroutine.
-type KafkaServer struct{ service }
+type KafkaServer struct {
+	service
+	brokers int // of its cluster
+}
 
 // StartKafka starts a broker and returns when it answers. Of ctx only the
 // start depends, not the life of the broker. The caller must call Stop. The
@@ -54,7 +58,7 @@ func StartKafka(ctx context.Context, options KafkaOptions) (*KafkaServer, error)
 
 // start is StartKafka with further flags of the Java machine.
 func (i *installation) start(ctx context.Context, options KafkaOptions, flags ...string) (_ *KafkaServer, err error) {
-	k := &KafkaServer{service{name: "Kafka"}}
+	k := &KafkaServer{service: service{name: "Kafka"}, brokers: 1}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, k.Stop())
@@ -63,21 +67,35 @@ func (i *installation) start(ctx context.Context, options KafkaOptions, flags ..
 	if err := k.place(options.Dir, 2); err != nil {
 		return nil, err
 	}
+	if err := i.configure(k, 1, kafkaID(), "1@"+k.ports[1].addr(), options, flags...); err != nil {
+		return nil, err
+	}
+	if err := k.start(ctx); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
 
+// configure writes a broker's properties, formats its folder and says how it
+// starts. Voters are the controllers of its cluster, as
+// controller.quorum.voters wants them.
+func (i *installation) configure(k *KafkaServer, node int, cluster, voters string, options KafkaOptions, flags ...string) error {
 	broker, controller := k.ports[0].addr(), k.ports[1].addr()
+	replicas, inSync := strconv.Itoa(k.brokers), strconv.Itoa(k.brokers/2+1)
 	properties := map[string]string{
 		"process.roles":                            "broker,controller",
-		"node.id":                                  "1",
-		"controller.quorum.voters":                 "1@" + controller,
+		"node.id":                                  strconv.Itoa(node),
+		"controller.quorum.voters":                 voters,
 		"listeners":                                "PLAINTEXT://" + broker + ",CONTROLLER://" + controller,
 		"advertised.listeners":                     "PLAINTEXT://" + broker,
 		"controller.listener.names":                "CONTROLLER",
 		"log.dirs":                                 filepath.Join(k.dir, "data"),
 		"auto.create.topics.enable":                "false",
-		"offsets.topic.replication.factor":         "1",
+		"min.insync.replicas":                      inSync,
+		"offsets.topic.replication.factor":         replicas,
 		"offsets.topic.num.partitions":             "4",
-		"transaction.state.log.replication.factor": "1",
-		"transaction.state.log.min.isr":            "1",
+		"transaction.state.log.replication.factor": replicas,
+		"transaction.state.log.min.isr":            inSync,
 		"transaction.state.log.num.partitions":     "4",
 		// A broker that was killed is let in again only when its last session
 		// has ended, nine seconds by default.
@@ -91,11 +109,10 @@ func (i *installation) start(ctx context.Context, options KafkaOptions, flags ..
 	maps.Copy(properties, options.Properties)
 	file := filepath.Join(k.dir, "server.properties")
 	if err := os.WriteFile(file, formatProperties(properties), 0o644); err != nil {
-		return nil, err
+		return err
 	}
-
-	if err := i.format(filepath.Join(k.dir, "data")); err != nil {
-		return nil, err
+	if err := i.format(filepath.Join(k.dir, "data"), node, cluster); err != nil {
+		return err
 	}
 	heap := options.Heap
 	if heap == "" {
@@ -107,14 +124,11 @@ func (i *installation) start(ctx context.Context, options KafkaOptions, flags ..
 	flags = append(flags, "-Xmx"+heap)
 	k.command = func() *exec.Cmd { return exec.Command(i.java, i.arguments(flags, "kafka.Kafka", file)...) }
 	k.ready = k.answers
-	if err := k.start(ctx); err != nil {
-		return nil, err
-	}
-	return k, nil
+	return nil
 }
 
-// answers asks the broker for its metadata: it is ready when it knows itself
-// and the controller.
+// answers asks the broker for its metadata: it is ready when it knows itself,
+// a majority of its cluster and the controller.
 func (k *KafkaServer) answers(ctx context.Context) error {
 	client, err := kgo.NewClient(kgo.SeedBrokers(k.Addr()), kgo.RequestRetries(0))
 	if err != nil {
@@ -125,7 +139,7 @@ func (k *KafkaServer) answers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(metadata.Brokers) == 0 || metadata.Controller < 0 {
+	if len(metadata.Brokers) < k.brokers/2+1 || metadata.Controller < 0 {
 		return errors.New("the broker has not joined its cluster yet")
 	}
 	return nil
@@ -195,11 +209,11 @@ func (i *installation) tool(ctx context.Context, class string, arguments ...stri
 	return stdout.Bytes(), nil
 }
 
-// format makes the folder that of a broker in a new cluster, unless it is that
-// of a broker already. It does what StorageTool does, without the second that
+// format makes the folder that of a broker in the given cluster, unless it is
+// that of a broker already. It does what StorageTool does, without the second that
 // a Java machine takes: the features of the version are copied, the
 // identities are new.
-func (i *installation) format(data string) error {
+func (i *installation) format(data string, node int, cluster string) error {
 	meta := filepath.Join(data, "meta.properties")
 	if _, err := os.Stat(meta); !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -208,7 +222,7 @@ func (i *installation) format(data string) error {
 		return fmt.Errorf("formatting %s: %w", data, err)
 	}
 	return os.WriteFile(meta, formatProperties(map[string]string{
-		"version": "1", "node.id": "1", "cluster.id": kafkaID(), "directory.id": kafkaID()}), 0o644)
+		"version": "1", "node.id": strconv.Itoa(node), "cluster.id": cluster, "directory.id": kafkaID()}), 0o644)
 }
 
 //go:embed kafka/pom.xml

@@ -15,7 +15,9 @@
 //	}
 //
 // [StartKafka] and [StartRedis] are the same without a test, for benchmarks
-// that are commands.
+// that are commands. [Cluster] is several brokers; a Redis server can be a
+// replica of another, be backed up and restored; a [Proxy] is an address that
+// moves between servers.
 //
 // Where a service cannot be started because the machine lacks a program, a
 // test is skipped with the reason; where the environment says CI=true it
@@ -77,6 +79,22 @@ func Kafka(tb testing.TB, options KafkaOptions) *KafkaServer {
 	}
 	tb.Cleanup(func() { finish(tb, &k.service) })
 	return k
+}
+
+// Cluster starts several brokers for this test alone and stops them when the
+// test ends.
+func Cluster(tb testing.TB, brokers int, options KafkaOptions) *KafkaCluster {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), startPatience)
+	defer cancel()
+	c, err := StartKafkaCluster(ctx, brokers, options)
+	if err != nil {
+		skipOrFail(tb, err)
+	}
+	for _, k := range c.Brokers {
+		tb.Cleanup(func() { finish(tb, &k.service) })
+	}
+	return c
 }
 
 // Redis starts a Redis server for this test alone, which takes about 20 ms,

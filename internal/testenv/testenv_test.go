@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/tierstream/tierstream/internal/testenv"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -168,6 +169,123 @@ func TestRedisPausedIsSilentUntilResumed(t *testing.T) {
 	if err := newRedisClient(t, server.Addr()).Ping(t.Context()).Err(); err != nil {
 		t.Errorf("after Resume: %v", err)
 	}
+}
+
+func TestClusterOutlivesItsLeader(t *testing.T) {
+	t.Parallel()
+	cluster := testenv.Cluster(t, 3, testenv.KafkaOptions{Heap: "256m"})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	client := newKafkaClient(t, kgo.SeedBrokers(cluster.Addrs()...), kgo.DefaultProduceTopic("orders"), kgo.MetadataMinAge(50*time.Millisecond))
+	admin := kadm.NewClient(client)
+	if _, err := admin.CreateTopic(ctx, 1, 3, nil, "orders"); err != nil {
+		t.Fatal(err)
+	}
+	leader := func() int32 {
+		topics, err := admin.ListTopics(ctx, "orders")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return topics["orders"].Partitions[0].Leader
+	}
+	if err := client.ProduceSync(ctx, kgo.StringRecord("one")).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	first := leader()
+	cluster.Brokers[first-1].Kill()
+	if err := client.ProduceSync(ctx, kgo.StringRecord("two")).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if second := leader(); second == first {
+		t.Errorf("broker %d still leads, and is dead", second)
+	}
+	if err := cluster.Brokers[first-1].Restart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	ends, err := admin.ListEndOffsets(ctx, "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if end, _ := ends.Lookup("orders", 0); end.Offset != 2 {
+		t.Errorf("the topic ends at %d, want 2", end.Offset)
+	}
+}
+
+// TestRedisLosesWhatAReplicaDidNotGet promotes a replica that lags behind, by
+// an address that moves with it, and lets the old primary come back.
+func TestRedisLosesWhatAReplicaDidNotGet(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	primary := testenv.Redis(t, testenv.RedisOptions{AppendFsync: "everysec"})
+	replica := testenv.Redis(t, testenv.RedisOptions{AppendFsync: "everysec"})
+	proxy, err := testenv.StartProxy(primary.Addr())
+	check(err)
+	t.Cleanup(proxy.Stop)
+	client := newRedisClient(t, proxy.Addr())
+	want := func(value string) {
+		t.Helper()
+		if got, err := newRedisClient(t, proxy.Addr()).Get(ctx, "key").Result(); err != nil || got != value {
+			t.Errorf("the value is %q, %v, want %q", got, err, value)
+		}
+	}
+
+	check(client.Set(ctx, "key", "one", 0).Err())
+	check(replica.Follow(ctx, primary))
+	backup := filepath.Join(t.TempDir(), "backup")
+	check(primary.Backup(ctx, backup))
+	check(replica.Lag(ctx))
+	check(client.Set(ctx, "key", "two", 0).Err())
+	primary.Kill()
+	check(replica.Promote(ctx))
+	proxy.Point(replica.Addr(), true)
+	want("one")
+	check(newRedisClient(t, proxy.Addr()).Set(ctx, "key", "three", 0).Err())
+
+	check(primary.Restart(ctx)) // it still has what the replica did not get
+	proxy.Point(primary.Addr(), true)
+	want("two")
+	check(primary.Restore(ctx, backup))
+	want("one")
+	check(primary.Follow(ctx, replica))
+	want("three")
+}
+
+func TestProxyKeepsOrCutsConnections(t *testing.T) {
+	old, next := testenv.Redis(t, testenv.RedisOptions{}), testenv.Redis(t, testenv.RedisOptions{})
+	for server, name := range map[*testenv.RedisServer]string{old: "old", next: "next"} {
+		if err := newRedisClient(t, server.Addr()).Set(t.Context(), "name", name, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	proxy, err := testenv.StartProxy(old.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(proxy.Stop)
+	stays := redis.NewClient(&redis.Options{Addr: proxy.Addr(), MaxRetries: -1, PoolSize: 1})
+	t.Cleanup(func() { stays.Close() })
+	name := func(c *redis.Client) string {
+		got, _ := c.Get(t.Context(), "name").Result() // "" is told apart below
+		return got
+	}
+	if got := name(stays); got != "old" {
+		t.Fatalf("the first connection leads to %q", got)
+	}
+	proxy.Point(next.Addr(), false)
+	if got := name(stays); got != "old" {
+		t.Errorf("the open connection leads to %q", got)
+	}
+	if got := name(newRedisClient(t, proxy.Addr())); got != "next" {
+		t.Errorf("a new connection leads to %q", got)
+	}
+	proxy.Cut()
+	eventually(t, "the cut connection to be replaced", func() bool { return name(stays) == "next" })
 }
 
 func TestStopRemovesOnlyOwnFolder(t *testing.T) {
