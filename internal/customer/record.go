@@ -66,18 +66,6 @@ func (r *Record) Reset() {
 	*r = n
 }
 
-// CopyTo makes dst equal to r, without sharing memory, using the memory of
-// dst's slices.
-func (r *Record) CopyTo(dst *Record) {
-	f, d := &r.Facts, &dst.Facts
-	seen, orders, waiting := append(d.Seen[:0], f.Seen...), append(d.Orders[:0], f.Orders...), append(d.Waiting[:0], f.Waiting...)
-	complaints, referrals := append(d.Complaints[:0], f.Complaints...), append(d.Referrals[:0], f.Referrals...)
-	categories, buckets := append(d.Old.Categories[:0], f.Old.Categories...), append(d.Old.Buckets[:0], f.Old.Buckets...)
-	*dst = *r
-	d.Seen, d.Orders, d.Waiting, d.Complaints, d.Referrals = seen, orders, waiting, complaints, referrals
-	d.Old.Categories, d.Old.Buckets = categories, buckets
-}
-
 // Standing is where the customer stands among the tiers. It depends on the
 // path taken, not only on the set of events. Folding never touches it.
 type Standing struct {

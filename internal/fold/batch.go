@@ -146,8 +146,7 @@ type Engine struct {
 	where        Where
 	allowRejects bool
 
-	previous      customer.Record // the customer of the record under way, before it
-	before, after scoring.Summary
+	before, after scoring.Summary // of the customer of the record under way
 	arena         []byte
 	decisions     *xxh3.Hasher
 	small         [40]byte
@@ -339,7 +338,9 @@ func (b *batch) record(r *Record) error {
 	}
 	st := &c.Record.Standing
 	at := max(st.Clock, ev.Time)
-	c.Record.CopyTo(&b.previous)
+	// What the score was, should the tier move: at the same instant, without
+	// the event. To summarize costs less than to copy the record.
+	b.folder.Summarize(&c.Record, at, &b.before)
 	res := b.folder.Apply(&c.Record, ev)
 	if res.Late {
 		b.out.Counts[event.Late]++

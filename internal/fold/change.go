@@ -46,8 +46,6 @@ var (
 func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Measure) {
 	st := &c.Record.Standing
 	prev := int(st.Tier)
-	// What the score was: at the same instant, without the event.
-	b.folder.Summarize(&b.previous, at, &b.before)
 	before := b.model.Measure(&b.before)
 	reason := reasonOf(&r.Event)
 	if prev >= 0 && b.model.Decide(prev, &b.before, before.Score) == tier {
