@@ -5,10 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/tierstream/tierstream/internal/sim"
+	"github.com/tierstream/tierstream/internal/sim/produce"
 )
 
 type generateCmd struct {
@@ -29,6 +35,9 @@ type generateCmd struct {
 }
 
 func (c *generateCmd) run(ctx context.Context, out output) error {
+	if c.Resume != "" && (c.Days != 0 || c.LiveRate != 0) {
+		return &usageError{errors.New("--resume needs a model that is the same in the next run: give --start instead of --days, and no --live-rate")}
+	}
 	model := sim.DefaultConfig()
 	model.Seed, model.Prefix = c.Seed, c.Prefix
 	model.Customers, model.Span, model.Later = c.Customers, c.Span, c.Later
@@ -107,4 +116,126 @@ func (c *cdnowCmd) run(ctx context.Context, out output) error {
 	// The file has purchases only, so one topic is enough.
 	c.only = []sim.Topic{sim.Purchases}
 	return c.send(ctx, out, slices.Values(messages))
+}
+
+type uciCmd struct {
+	File string `arg:"" type:"existingfile" help:"The CSV, or its gzip."`
+	Zone string `default:"Europe/London" help:"IANA zone of the file's times."`
+
+	sending
+}
+
+func (c *uciCmd) run(ctx context.Context, out output) error {
+	zone, err := time.LoadLocation(c.Zone)
+	if err != nil {
+		return &usageError{fmt.Errorf("--zone: %w", err)}
+	}
+	messages, summary, err := sim.ReadUCI(c.File, zone)
+	if err != nil {
+		return err
+	}
+	if _, err := summary.WriteTo(out.stderr); err != nil {
+		return err
+	}
+	c.only = []sim.Topic{sim.Purchases}
+	return c.send(ctx, out, slices.Values(messages))
+}
+
+type ndjsonCmd struct {
+	File string `arg:"" help:"Lines as --dry-run prints them, or structured CloudEvents; - is standard input."`
+
+	sending
+}
+
+func (c *ndjsonCmd) run(ctx context.Context, out output) error {
+	in := os.Stdin
+	if c.File != "-" {
+		f, err := os.Open(c.File)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		in = f
+	}
+	topics, _, err := c.check()
+	if err != nil {
+		return &usageError{err}
+	}
+	reader := sim.NDJSON{Topics: topics}
+	err = c.send(ctx, out, reader.All(in))
+	if reader.Err() != nil {
+		err = errors.Join(err, fmt.Errorf("reading %s: %w", c.File, reader.Err()))
+	}
+	return err
+}
+
+type copyCmd struct {
+	From        []string `name:"from-brokers" required:"" help:"Kafka brokers of the source, host:port."`
+	Topics      []string `required:"" help:"Topics of the source."`
+	To          []string `name:"to-topics" help:"Their names at the destination, in the same order. Default: the same names."`
+	Partitioner string   `default:"murmur2" help:"By which rule keys are partitioned at the destination: murmur2, crc32, fnv1a; or keep, the partition numbers of the source."`
+	Timestamps  bool     `name:"keep-timestamps" help:"Keep record timestamps, where the destination's topics have CreateTime. Beware of its retention."`
+	Follow      bool     `help:"Go on when the end of the source is reached."`
+
+	delivery
+}
+
+func (c *copyCmd) run(ctx context.Context, out output) error {
+	if c.To == nil {
+		c.To = c.Topics
+	}
+	if len(c.To) != len(c.Topics) {
+		return &usageError{fmt.Errorf("--to-topics: %d names for %d topics", len(c.To), len(c.Topics))}
+	}
+	if err := c.check(); err != nil {
+		return &usageError{err}
+	}
+	names := map[string]string{}
+	for i, t := range c.Topics {
+		names[t] = c.To[i]
+	}
+	if len(names) < len(c.Topics) {
+		return &usageError{errors.New("--topics: a name occurs twice")}
+	}
+	var rule kgo.Partitioner
+	if c.Partitioner == "keep" {
+		rule = kgo.ManualPartitioner()
+	} else {
+		var err error
+		if rule, err = partitioner(c.Partitioner); err != nil {
+			return err
+		}
+	}
+	from := []kgo.Opt{kgo.SeedBrokers(c.From...), kgo.ClientID("producer-sim")}
+	source, err := kgo.NewClient(from...)
+	if err != nil {
+		return fmt.Errorf("connecting to %s: %w", strings.Join(c.From, ","), err)
+	}
+	defer source.Close()
+	asking, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	meta, err := kadm.NewClient(source).Metadata(asking, c.Topics...)
+	if err == nil {
+		err = meta.Topics.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("asking %s for topics: %w", strings.Join(c.From, ","), err)
+	}
+	partitions := int32(len(meta.Topics[c.Topics[0]].Partitions))
+
+	to := slices.Compact(slices.Sorted(slices.Values(c.To)))
+	return c.deliver(ctx, out, route{to, partitions, rule, meta.Cluster}, func(ctx context.Context, client *kgo.Client, after produce.Checkpoint, progress *produce.Progress) error {
+		if after.Cluster == meta.Cluster {
+			for from, to := range names {
+				if names[to] != "" || from == to {
+					return fmt.Errorf("topic %s is copied into a topic that is copied: source and destination are one cluster", from)
+				}
+			}
+		}
+		return produce.Copy(ctx, produce.CopyConfig{
+			From: from, To: client, Topics: names,
+			KeepTimestamps: c.Timestamps, Follow: c.Follow, After: after,
+			Pace: c.pace(), Limit: c.Events, Progress: progress,
+		})
+	})
 }

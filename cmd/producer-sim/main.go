@@ -1,5 +1,6 @@
 // Command producer-sim fills a company's event topics: with the traffic of a
-// seeded model of customers, or with the purchases of the CDNOW file.
+// seeded model of customers, with what the CDNOW or UCI files tell, or with what
+// lies in lines of JSON or in other topics.
 package main
 
 import (
@@ -52,6 +53,10 @@ A month of history, then 20 events a second in real time until Ctrl-C:
 
   producer-sim generate --brokers localhost:9092 --days 30 --live-rate 20
 
+What lies in another cluster, an hour in a second, going on after an interruption:
+
+  producer-sim copy --from-brokers prod:9092 --topics purchases,complaints --speed 3600 --resume copy.json
+
 A message is never sent before its own time: a run that reaches the present goes on in real time. Record timestamps are the time of sending; the event's own time is in the header ce_time.
 
 Every flag can be set in the environment too: --bad-rate as TIERSTREAM_SIM_BAD_RATE. The exit code is 0 after a complete run or Ctrl-C, 1 after a failure, 2 for a wrong command line.`
@@ -60,6 +65,9 @@ Every flag can be set in the environment too: --bad-rate as TIERSTREAM_SIM_BAD_R
 type cli struct {
 	Generate generateCmd `cmd:"" help:"Send the traffic of a seeded model. The same seed and flags give the same events."`
 	CDNOW    cdnowCmd    `cmd:"" name:"cdnow" help:"Send the CDNOW purchase log (1997 to 1998), one event per row, in time order."`
+	UCI      uciCmd      `cmd:"" name:"uci" help:"Send the UCI Online Retail log (2010 to 2011): invoices as purchases, credit notes as returns, in time order."`
+	NDJSON   ndjsonCmd   `cmd:"" name:"ndjson" help:"Send records from lines of JSON, as they stand."`
+	Copy     copyCmd     `cmd:"" help:"Copy topics of another cluster, or to other names: keys, values and headers as they are."`
 }
 
 // run is the program without its process: it returns when the run is complete,
@@ -92,8 +100,14 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	switch command, _, _ := strings.Cut(selected.Command(), " "); command {
 	case "generate":
 		return c.Generate.run(ctx, out)
-	default:
+	case "cdnow":
 		return c.CDNOW.run(ctx, out)
+	case "uci":
+		return c.UCI.run(ctx, out)
+	case "ndjson":
+		return c.NDJSON.run(ctx, out)
+	default:
+		return c.Copy.run(ctx, out)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tierstream/tierstream/internal/event"
+	"github.com/tierstream/tierstream/internal/sim"
 )
 
 func nothing(string) string { return "" }
@@ -62,7 +64,7 @@ func TestDryRunPrintsTheSameLinesForTheSameSeed(t *testing.T) {
 	}
 	bad := 0
 	for _, row := range rows {
-		var l line
+		var l sim.Line
 		if err := json.Unmarshal([]byte(row), &l); err != nil {
 			t.Fatalf("%v in %s", err, row)
 		}
@@ -167,6 +169,166 @@ func TestCDNOWSendsTheFileInTimeOrder(t *testing.T) {
 	}
 }
 
+// all reads n records of the topics.
+func all(t *testing.T, client *kgo.Client, n int, topics ...string) (records []*kgo.Record) {
+	t.Helper()
+	client.AddConsumeTopics(topics...)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for len(records) < n {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			t.Fatalf("%d of %d records: %v", len(records), n, err)
+		}
+		records = append(records, fetches.Records()...)
+	}
+	return records
+}
+
+// same is what a copy must keep of records.
+func same(records []*kgo.Record) (out []string) {
+	for _, r := range records {
+		slices.SortFunc(r.Headers, func(a, b kgo.RecordHeader) int { return strings.Compare(a.Key, b.Key) })
+		out = append(out, fmt.Sprintf("%s/%d %q %q %q", r.Topic, r.Partition, r.Key, r.Value, r.Headers))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// What --dry-run prints, bad input included, is what ndjson sends.
+func TestLinesOfADryRunAreSentAsTheyStand(t *testing.T) {
+	var lines, stderr bytes.Buffer
+	args := []string{"generate", "--events", "400", "--bad-rate", "0.3", "--format", "structured-json"}
+	if err := run(t.Context(), append(args, "--dry-run"), nothing, &lines, &stderr); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "events.ndjson")
+	if err := os.WriteFile(file, lines.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var got [2][]string
+	for i, args := range [][]string{args, {"ndjson", file}} {
+		addr, client := cluster(t, kfake.SeedTopics(3, "purchases", "complaints", "referrals"))
+		if err := run(t.Context(), append(args, "--brokers", addr), nothing, &lines, &stderr); err != nil {
+			t.Fatal(err)
+		}
+		got[i] = same(all(t, client, 400, "purchases", "complaints", "referrals"))
+	}
+	if !slices.Equal(got[0], got[1]) {
+		for i := range got[0] {
+			if got[0][i] != got[1][i] {
+				t.Fatalf("record %d was\n%s\nfrom lines it is\n%s", i, got[0][i], got[1][i])
+			}
+		}
+	}
+}
+
+func TestNDJSONNamesTheLineThatIsWrong(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "events.ndjson")
+	text := `{"specversion":"1.0","id":"1","source":"s","type":"io.tierstream.complaint.v1","subject":"c1"}` + "\n\n" + `{"a":1}` + "\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	addr, client := cluster(t, kfake.SeedTopics(1, "purchases", "complaints", "referrals"))
+	var out bytes.Buffer
+	err := run(t.Context(), []string{"ndjson", file, "--brokers", addr}, nothing, &out, &out)
+	if err == nil || !strings.Contains(err.Error(), "line 3: neither a CloudEvent") {
+		t.Errorf("got %v", err)
+	}
+	if r := all(t, client, 1, "complaints")[0]; string(r.Key) != "c1" {
+		t.Errorf("key %q", r.Key)
+	}
+}
+
+// A run that stops and is started again sends each event once.
+func TestResumeGoesOnWhereTheRunStopped(t *testing.T) {
+	addr, client := cluster(t, kfake.SeedTopics(3, "purchases", "complaints", "referrals"))
+	kept := filepath.Join(t.TempDir(), "kept.json")
+	args := []string{"generate", "--until", "2025-01-20", "--brokers", addr, "--resume", kept}
+	var out bytes.Buffer
+	if err := run(t.Context(), append(args, "--events", "700"), nothing, &out, &out); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second finds nothing left
+		if err := run(t.Context(), args, nothing, &out, &out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var lines bytes.Buffer
+	if err := run(t.Context(), []string{"generate", "--until", "2025-01-20", "--dry-run"}, nothing, &lines, &out); err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Count(lines.String(), "\n")
+	seen := map[string]int{}
+	for _, r := range all(t, client, want, "purchases", "complaints", "referrals") {
+		for _, h := range r.Headers {
+			if h.Key == "ce_id" {
+				seen[string(h.Value)]++
+			}
+		}
+	}
+	ends, err := kadm.NewClient(client).ListEndOffsets(t.Context(), "purchases", "complaints", "referrals")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := int64(0)
+	ends.Each(func(o kadm.ListedOffset) { sent += o.Offset })
+	if len(seen) != want || sent != int64(want) || want < 1_000 {
+		t.Errorf("%d events and %d records, want %d of each", len(seen), sent, want)
+	}
+
+	// Another seed is another input, another topic another destination.
+	err = run(t.Context(), append(args, "--seed", "2"), nothing, &out, &out)
+	if err == nil || !strings.Contains(err.Error(), "belongs to another input") {
+		t.Errorf("got %v", err)
+	}
+	err = run(t.Context(), append(args, "--topics", "purchases"), nothing, &out, &out)
+	if err == nil || !strings.Contains(err.Error(), "give another file to --resume") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCopyKeepsRecordsAndGoesOn(t *testing.T) {
+	from, source := cluster(t, kfake.ClusterID("source"), kfake.SeedTopics(3, "purchases", "complaints", "referrals"))
+	to, client := cluster(t, kfake.ClusterID("destination"))
+	var out bytes.Buffer
+	args := []string{"generate", "--events", "900", "--bad-rate", "0.2", "--format", "binary-json,binary-msgpack", "--brokers", from}
+	if err := run(t.Context(), args, nothing, &out, &out); err != nil {
+		t.Fatal(err)
+	}
+	kept := filepath.Join(t.TempDir(), "kept.json")
+	args = []string{"copy", "--from-brokers", from, "--brokers", to, "--topics", "purchases,complaints,referrals", "--to-topics", "p,complaints,r",
+		"--create-topics", "--resume", kept, "--partitioner", "keep"}
+	if err := run(t.Context(), append(args, "--events", "250"), nothing, &out, &out); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t.Context(), args, nothing, &out, &out); err != nil {
+		t.Fatal(err)
+	}
+	want := all(t, source, 900, "purchases", "complaints", "referrals")
+	for _, r := range want {
+		r.Topic = map[string]string{"purchases": "p", "complaints": "complaints", "referrals": "r"}[r.Topic]
+	}
+	got := all(t, client, 900, "p", "complaints", "r")
+	if !slices.Equal(same(got), same(want)) {
+		t.Error("the copy differs from the source")
+	}
+	ends, err := kadm.NewClient(client).ListEndOffsets(t.Context(), "p", "complaints", "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := int64(0)
+	ends.Each(func(o kadm.ListedOffset) { sent += o.Offset })
+	if sent != 900 {
+		t.Errorf("%d records were copied, want 900", sent)
+	}
+
+	err = run(t.Context(), []string{"copy", "--from-brokers", from, "--brokers", from, "--topics", "purchases"}, nothing, &out, &out)
+	if err == nil || !strings.Contains(err.Error(), "one cluster") {
+		t.Errorf("a topic copied onto itself: %v", err)
+	}
+}
+
 func TestWrongCommandLinesAreUsageErrors(t *testing.T) {
 	for _, args := range [][]string{
 		{"nonsense"},
@@ -178,6 +340,10 @@ func TestWrongCommandLinesAreUsageErrors(t *testing.T) {
 		{"generate", "--topics", "a,b", "--dry-run", "--events", "1"},
 		{"generate", "--format", "xml", "--dry-run", "--events", "1"},
 		{"generate", "--partitioner", "explicit", "--events", "1"},
+		{"generate", "--days", "3", "--resume", "f", "--events", "1"},
+		{"copy", "--topics", "a"},
+		{"copy", "--from-brokers", "localhost:1", "--topics", "a,b", "--to-topics", "c"},
+		{"copy", "--from-brokers", "localhost:1", "--topics", "a", "--partitioner", "modulo"},
 		{"generate", "--rate", "-1", "--dry-run", "--events", "1"},
 	} {
 		var out bytes.Buffer

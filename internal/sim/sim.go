@@ -1,7 +1,7 @@
 // Package sim makes believable customer traffic: a seeded generative model of
-// people who arrive, buy, send back, complain, recommend and fall silent, and a
-// reader of the CDNOW file. It is pure: no I/O (but for reading that file), no
-// clock, no goroutine. The same Config gives the same messages, byte for byte,
+// people who arrive, buy, send back, complain, recommend and fall silent, and
+// readers of the CDNOW and UCI files and of lines of JSON. It is pure: no I/O
+// (but for reading those files), no clock, no goroutine. The same Config gives the same messages, byte for byte,
 // on the same architecture (other architectures may round a sample differently
 // in its last bit).
 //
@@ -36,10 +36,12 @@ func (t Topic) String() string { return topicNames[t] }
 // Message is one record as the model wants it sent.
 type Message struct {
 	// Event is what is sent or, when Raw is set, the sound event that Raw was
-	// made from. Its Content is zero: that is the decoder's to fill in.
+	// made from (of a line of JSON: its ID and customer only). Its Content is
+	// zero: that is the decoder's to fill in.
 	Event event.Event
 
-	// Raw holds bytes that no encoder would write, nil for everything else.
+	// Raw holds bytes that no encoder would write, and those of a line of JSON;
+	// nil for everything else.
 	Raw *Raw
 
 	Topic Topic
@@ -57,7 +59,8 @@ type Message struct {
 	Code event.Code
 }
 
-// Raw is a record as it goes to the log, always binary mode with JSON data.
+// Raw is a record as it goes to the log. The model's are in binary mode with
+// JSON data.
 type Raw struct {
 	Key     []byte
 	Value   []byte

@@ -10,9 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tierstream/tierstream/internal/event"
@@ -40,8 +42,12 @@ type RunConfig struct {
 	// SkipUntil leaves out what reached the log up to this moment, for going on
 	// where an earlier run of the same model stopped. Zero: nothing.
 	SkipUntil time.Time
-	Limit     int64         // messages sent at most; 0: no limit
-	Flush     time.Duration // how long the last acknowledgements may take after a cancelled ctx; 0: 10 s
+	// After leaves out as many messages as an earlier run of the same messages
+	// says it has acknowledged. Another message in the last one's place is an
+	// error before anything is sent.
+	After Checkpoint
+	Limit int64         // messages sent at most; 0: no limit
+	Flush time.Duration // how long the last acknowledgements may take after a cancelled ctx; 0: 10 s
 
 	Progress *Progress // counted up while running; nil: nobody looks
 }
@@ -49,6 +55,28 @@ type RunConfig struct {
 // Progress is read while a run counts it up.
 type Progress struct {
 	sent, acked, failed, reached atomic.Int64
+
+	messages prefix[uint64] // marked by hashes
+	mu       sync.Mutex
+	copied   map[lane]*prefix[int64] // marked by the next offset
+}
+
+// Checkpoint says what an interrupted run need not send again. Cluster, From
+// and Topics are for the caller to fill in.
+func (p *Progress) Checkpoint() (c Checkpoint) {
+	c.Next, c.Last = p.messages.reached()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l, f := range p.copied {
+		if c.Offsets == nil {
+			c.Offsets = map[string]map[int32]int64{}
+		}
+		if c.Offsets[l.topic] == nil {
+			c.Offsets[l.topic] = map[int32]int64{}
+		}
+		_, c.Offsets[l.topic][l.partition] = f.reached()
+	}
+	return c
 }
 
 // Stats is a look at a Progress.
@@ -76,28 +104,86 @@ func Run(ctx context.Context, cfg RunConfig) error {
 	if cfg.Client == nil || cfg.Messages == nil {
 		return errors.New("producing: no client or no messages")
 	}
-	if err := cfg.Pace.Validate(); err != nil {
-		return err
-	}
 	if cfg.Topics == (Topics{}) {
 		cfg.Topics = DefaultTopics
 	}
 	if len(cfg.Formats) == 0 {
 		cfg.Formats = []event.Format{event.BinaryJSON}
 	}
-	if cfg.Flush == 0 {
-		cfg.Flush = 10 * time.Second
-	}
 	p := cfg.Progress
 	if p == nil {
 		p = new(Progress)
+	}
+	p.messages.reset(cfg.After.Next, cfg.After.Last)
+	return deliver(ctx, cfg.Client, p, cfg.Pace, cfg.Limit, cfg.Flush, cfg.items(p))
+}
+
+// items are the messages as records.
+func (cfg *RunConfig) items(p *Progress) iter.Seq2[item, error] {
+	skipUntil := cfg.SkipUntil.UnixMilli()
+	return func(yield func(item, error) bool) {
+		var n int64
+		for m := range cfg.Messages {
+			if !cfg.SkipUntil.IsZero() && m.At <= skipUntil {
+				continue
+			}
+			if n++; n < cfg.After.Next {
+				continue
+			}
+			record, err := Record(&m, cfg.Topics, cfg.Formats[(n-1)%int64(len(cfg.Formats))])
+			if err != nil {
+				yield(item{}, err)
+				return
+			}
+			hash := fingerprint(record)
+			if n == cfg.After.Next {
+				if hash != cfg.After.Last {
+					yield(item{}, fmt.Errorf("going on after message %d, event %s: it is not what was sent before: the checkpoint belongs to another input", n, m.Event.ID))
+					return
+				}
+				continue
+			}
+			if !yield(item{record, m.At, func() func() { return p.messages.add(hash) }}, nil) {
+				return
+			}
+		}
+		if n < cfg.After.Next {
+			yield(item{}, fmt.Errorf("going on after message %d: there are only %d: the checkpoint belongs to another input", cfg.After.Next, n))
+		}
+	}
+}
+
+// fingerprint is a hash of a record's key and value.
+func fingerprint(r *kgo.Record) uint64 {
+	var d xxhash.Digest
+	d.Reset()
+	_, _ = d.Write(r.Key)
+	_, _ = d.Write(r.Value)
+	return d.Sum64()
+}
+
+// item is one record on its way.
+type item struct {
+	record *kgo.Record
+	at     int64         // its own time, Unix milliseconds
+	track  func() func() // called when it is sent, and what it returns when it is acknowledged
+}
+
+// deliver sends the items until they end, the limit is reached, ctx is done or
+// one fails, and waits for all acknowledgements, see [Run].
+func deliver(ctx context.Context, client *kgo.Client, p *Progress, pace Pace, limit int64, flush time.Duration, items iter.Seq2[item, error]) error {
+	if err := pace.Validate(); err != nil {
+		return err
+	}
+	if flush == 0 {
+		flush = 10 * time.Second
 	}
 
 	// What is in flight when ctx ends is still delivered, for a while.
 	sending, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()
 	defer context.AfterFunc(ctx, func() {
-		t := time.AfterFunc(cfg.Flush, giveUp)
+		t := time.AfterFunc(flush, giveUp)
 		context.AfterFunc(sending, func() { t.Stop() })
 	})()
 
@@ -105,48 +191,44 @@ func Run(ctx context.Context, cfg RunConfig) error {
 	run, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	var acked atomic.Int64
-	acknowledge := func(r *kgo.Record, err error) {
-		if err == nil {
-			acked.Add(1)
-			p.acked.Add(1)
-			return
-		}
-		p.failed.Add(1)
-		fail(fmt.Errorf("producing to %s: %w", r.Topic, err))
-	}
 
-	pacer := newPacer(cfg.Pace)
-	skipUntil := cfg.SkipUntil.UnixMilli()
+	pacer := newPacer(pace)
 	var n int64
-	for m := range cfg.Messages {
-		if run.Err() != nil || cfg.Limit > 0 && n == cfg.Limit {
+	for it, err := range items {
+		if run.Err() != nil || limit > 0 && n == limit {
 			break
 		}
-		if !cfg.SkipUntil.IsZero() && m.At <= skipUntil {
-			continue
-		}
-		if !pacer.wait(run, m.At) {
-			break
-		}
-		record, err := Record(&m, cfg.Topics, cfg.Formats[n%int64(len(cfg.Formats))])
 		if err != nil {
 			fail(err)
 			break
 		}
+		if !pacer.wait(run, it.at) {
+			break
+		}
 		n++
 		p.sent.Add(1)
-		p.reached.Store(m.At)
+		p.reached.Store(it.at)
+		done := it.track()
 		// Blocks while the client's buffer is full.
-		cfg.Client.Produce(sending, record, acknowledge)
+		client.Produce(sending, it.record, func(r *kgo.Record, err error) {
+			if err == nil {
+				done()
+				acked.Add(1)
+				p.acked.Add(1)
+				return
+			}
+			p.failed.Add(1)
+			fail(fmt.Errorf("producing to %s: %w", r.Topic, err))
+		})
 	}
 
 	// Flush is cut short only by sending, and then records are missing below.
-	_ = cfg.Client.Flush(sending)
+	_ = client.Flush(sending)
 	if cause := context.Cause(run); cause != nil && !errors.Is(cause, context.Cause(ctx)) {
 		return cause
 	}
 	if missing := n - acked.Load(); missing > 0 {
-		return fmt.Errorf("waiting for acknowledgements: %d of %d records missing after %s", missing, n, cfg.Flush)
+		return fmt.Errorf("waiting for acknowledgements: %d of %d records missing after %s", missing, n, flush)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package produce
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -296,5 +297,185 @@ func TestExplicitPartitionerIsRefused(t *testing.T) {
 	}
 	if err := Run(t.Context(), RunConfig{}); err == nil || errors.Is(err, context.Canceled) {
 		t.Errorf("no client: got %v", err)
+	}
+}
+
+// A run that is killed leaves a checkpoint of some moment before: the next run
+// sends all that it does not cover, and nothing that it does.
+func TestKilledRunGoesOnFromItsCheckpoint(t *testing.T) {
+	const n = 4_000
+	client := broker(t, "murmur2")
+	progress := new(Progress)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Run(t.Context(), RunConfig{
+			Client: client, Messages: model(t, func(*sim.Config) {}).All(), Limit: n / 2, Pace: Pace{Rate: 50_000}, Progress: progress,
+		})
+	}()
+	var kept Checkpoint
+	for kept.Next < 300 {
+		time.Sleep(time.Millisecond) // a poll of the condition
+		kept = progress.Checkpoint()
+	}
+	path := t.TempDir() + "/kept.json"
+	if err := kept.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	after, err := LoadCheckpoint(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(t.Context(), RunConfig{
+		Client: client, Messages: model(t, func(*sim.Config) {}).All(), Limit: n - after.Next, After: after,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	sent := map[string]int{}
+	for _, r := range readBack(t, client, n/2+n-int(after.Next)) {
+		sent[header(r, "ce_id")]++
+	}
+	g := model(t, func(*sim.Config) {})
+	for i := range int64(n) {
+		m, _ := g.Next()
+		want := 1
+		if i >= after.Next && i < n/2 {
+			want = 2 // was under way, or sent after the checkpoint was taken
+		}
+		if got := sent[m.Event.ID]; got != want {
+			t.Fatalf("message %d was sent %d times, want %d; the checkpoint covers %d", i, got, want, after.Next)
+		}
+	}
+}
+
+func TestPrefixWaitsForTheGap(t *testing.T) {
+	p := new(prefix[string])
+	a, b, c := p.add("a"), p.add("b"), p.add("c")
+	c()
+	if n, _ := p.reached(); n != 0 {
+		t.Errorf("%d are acknowledged without a gap, want 0", n)
+	}
+	a()
+	if n, last := p.reached(); n != 1 || last != "a" {
+		t.Errorf("got %d %s, want 1 a", n, last)
+	}
+	d := p.add("d")
+	b()
+	if n, last := p.reached(); n != 3 || last != "c" {
+		t.Errorf("got %d %s, want 3 c", n, last)
+	}
+	d()
+	if n, last := p.reached(); n != 4 || last != "d" {
+		t.Errorf("got %d %s, want 4 d", n, last)
+	}
+}
+
+// Partitions are merged by record timestamp, however they are fetched.
+func TestCopyMergesByTimestamp(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "a", "b"), kfake.SeedTopics(1, "to"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	from := []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}
+	filling, err := kgo.NewClient(append(from, kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(filling.Close)
+	begin := time.Now().Add(-time.Hour).Truncate(time.Millisecond)
+	const n = 3 * fill
+	var records []*kgo.Record
+	for i := range n {
+		r := &kgo.Record{Topic: "a", Timestamp: begin.Add(time.Duration(i) * time.Millisecond), Value: fmt.Appendf(nil, "%06d", i)}
+		if i > 2*fill { // before that, one partition has more than is held of it
+			r.Topic, r.Partition = []string{"a", "b"}[i%2], int32(i/2%2)
+		}
+		records = append(records, r)
+	}
+	if err := filling.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	client, err := kgo.NewClient(append(from, kgo.ConsumeTopics("to"))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	progress := new(Progress)
+	// 15 seconds of record timestamps in at least a tenth of one.
+	began := time.Now()
+	if err := Copy(t.Context(), CopyConfig{
+		From: from, To: client, Topics: map[string]string{"a": "to", "b": "to"}, KeepTimestamps: true,
+		Pace: Pace{Speed: 150}, Progress: progress,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took < n*time.Millisecond/150 {
+		t.Errorf("copied in %s: faster than the speed allows", took)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for i := 0; i < n; {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range fetches.Records() {
+			if want := records[i]; string(r.Value) != string(want.Value) || !r.Timestamp.Equal(want.Timestamp) {
+				t.Fatalf("record %d is %s of %s, want %s of %s", i, r.Value, r.Timestamp, want.Value, want.Timestamp)
+			}
+			i++
+		}
+	}
+	c := progress.Checkpoint()
+	if c.Offsets["a"][0]+c.Offsets["a"][1]+c.Offsets["b"][0]+c.Offsets["b"][1] != n {
+		t.Errorf("the checkpoint covers %v, want all %d", c.Offsets, n)
+	}
+
+	// Going on where the source no longer, or not yet, reaches is refused.
+	c.Offsets["b"][1] += 7
+	err = Copy(t.Context(), CopyConfig{From: from, To: client, Topics: map[string]string{"b": "to"}, After: c})
+	if err == nil || !strings.Contains(err.Error(), "b/1: going on at offset") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A copy that follows takes what comes after it began.
+func TestCopyFollows(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "a"), kfake.SeedTopics(1, "to"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	from := []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}
+	client, err := kgo.NewClient(append(from, kgo.ConsumeTopics("to"))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Copy(ctx, CopyConfig{From: from, To: client, Topics: map[string]string{"a": "to"}, Follow: true})
+	}()
+	for _, value := range []string{"one", "two"} { // the other partition stays empty
+		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: "a", Key: []byte("k"), Value: []byte(value)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		reading, stop := context.WithTimeout(t.Context(), 20*time.Second)
+		fetches := client.PollFetches(reading)
+		stop()
+		if err := fetches.Err(); err != nil {
+			t.Fatal(err)
+		}
+		if r := fetches.Records()[0]; string(r.Value) != value || string(r.Key) != "k" {
+			t.Errorf("got %s of %s, want %s", r.Value, r.Key, value)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("a cancelled copy ended with %v", err)
 	}
 }
