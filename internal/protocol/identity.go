@@ -58,8 +58,8 @@ type Identity struct {
 	Owner Nonce  // random, per acquisition: an epoch can be lost with a suffix
 	Gen   uint64 // key generation; raised to abandon all keys of a branch
 	Point        // R
-	// Loading: the generation's state is being rebuilt from nothing and stands
-	// at no point of history yet. Seq and Chain are zero.
+	// Loading: the generation's state is being built and stands at no point of
+	// history yet. Chain is zero, and Seq counts the steps of building it.
 	Loading bool
 }
 

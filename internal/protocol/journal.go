@@ -3,6 +3,7 @@ package protocol
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -14,6 +15,7 @@ type Kind uint8
 const (
 	KindGenesis Kind = iota // the first record of a namespace's partition
 	KindBatch               // one applied batch
+	KindRebase              // a batch that no log explains, see Rebase
 )
 
 // State is what a batch moves besides the customers. The fence holds the
@@ -39,6 +41,9 @@ type Genesis struct {
 	Topics      []string   // input topics, in order
 	TopicIDs    []string   // their IDs in that cluster, the journal's last
 	Start       []Position // where reading began
+	// Adopted: the first genesis was lost, and this one was made to continue.
+	// Incarnation is not that of earlier changes. Of a rebase record only.
+	Adopted bool
 }
 
 // Record is one journal record: what the log alone does not decide about one
@@ -52,6 +57,15 @@ type Record struct {
 	Owner     Nonce
 	State     State
 	Genesis   *Genesis // of a genesis only
+	Rebase    *Rebase  // of a rebase only
+}
+
+// Origin is the genesis document that the record holds; nil when none.
+func (r *Record) Origin() *Genesis {
+	if r.Rebase != nil {
+		return &r.Rebase.Genesis
+	}
+	return r.Genesis
 }
 
 // journalVersion is the version byte before each encoded journal record.
@@ -95,6 +109,16 @@ type wireGenesis struct {
 	Start       []int64
 }
 
+// wireRebase follows the body of a rebase record.
+type wireRebase struct {
+	Cause   string
+	Last    bool
+	From    []int64
+	Based   bool
+	Adopted bool
+	Genesis *wireGenesis
+}
+
 // body is the part of r that the chain covers: all but chain, epoch, owner and
 // leader epochs.
 func (r *Record) body() []byte {
@@ -106,16 +130,37 @@ func (r *Record) body() []byte {
 	for _, p := range r.State.Next {
 		w.Next = append(w.Next, p.Next)
 	}
-	if g := r.Genesis; g != nil {
-		w.Genesis = &wireGenesis{
-			Incarnation: g.Incarnation[:], LiveSince: g.LiveSince, Partitions: g.Partitions,
-			ClusterID: g.ClusterID, Topics: g.Topics, TopicIDs: g.TopicIDs,
-		}
-		for _, p := range g.Start {
-			w.Genesis.Start = append(w.Genesis.Start, p.Next)
-		}
+	if r.Genesis != nil {
+		w.Genesis = r.Genesis.wire()
 	}
-	return marshal(&w)
+	b := marshal(&w)
+	if rb := r.Rebase; rb != nil {
+		b = append(b, marshal(&wireRebase{
+			Cause: rb.Cause.String(), Last: rb.Last, From: rb.From, Based: rb.Based,
+			Adopted: rb.Genesis.Adopted, Genesis: rb.Genesis.wire(),
+		})...)
+	}
+	return b
+}
+
+func (g *Genesis) wire() *wireGenesis {
+	w := &wireGenesis{
+		Incarnation: g.Incarnation[:], LiveSince: g.LiveSince, Partitions: g.Partitions,
+		ClusterID: g.ClusterID, Topics: g.Topics, TopicIDs: g.TopicIDs,
+	}
+	for _, p := range g.Start {
+		w.Start = append(w.Start, p.Next)
+	}
+	return w
+}
+
+func (w *wireGenesis) genesis(epochs []int32) (*Genesis, error) {
+	g := &Genesis{LiveSince: w.LiveSince, Partitions: w.Partitions, ClusterID: w.ClusterID, Topics: w.Topics, TopicIDs: w.TopicIDs}
+	if !fill(g.Incarnation[:], w.Incarnation) {
+		return nil, errors.New("decoding genesis: incarnation has the wrong length")
+	}
+	g.Start = positions(w.Start, epochs)
+	return g, nil
 }
 
 // marshal encodes plain values in which nothing can fail.
@@ -170,7 +215,8 @@ func DecodeRecord(b []byte) (*Record, error) {
 		return nil, fmt.Errorf("decoding journal record: %w", err)
 	}
 	var body wireBody
-	if err := msgpack.Unmarshal(w.Body, &body); err != nil {
+	rest := bytes.NewReader(w.Body)
+	if err := msgpack.NewDecoder(rest).Decode(&body); err != nil {
 		return nil, fmt.Errorf("decoding journal record body: %w", err)
 	}
 	r := &Record{
@@ -184,14 +230,18 @@ func DecodeRecord(b []byte) (*Record, error) {
 		return nil, fmt.Errorf("decoding journal record %d: a hash has the wrong length", body.Seq)
 	}
 	next := body.Next
-	if g := body.Genesis; g != nil {
-		r.Genesis = &Genesis{LiveSince: g.LiveSince, Partitions: g.Partitions, ClusterID: g.ClusterID, Topics: g.Topics, TopicIDs: g.TopicIDs}
-		if !fill(r.Genesis.Incarnation[:], g.Incarnation) {
-			return nil, fmt.Errorf("decoding genesis: incarnation has the wrong length")
+	if body.Genesis != nil {
+		var err error
+		if r.Genesis, err = body.Genesis.genesis(w.LeaderEpochs); err != nil {
+			return nil, err
 		}
-		r.Genesis.Start = positions(g.Start, w.LeaderEpochs)
 	}
-	if (r.Kind == KindGenesis) != (r.Genesis != nil) {
+	if r.Kind == KindRebase {
+		if err := r.decodeRebase(rest); err != nil {
+			return nil, fmt.Errorf("decoding journal record %d: %w", body.Seq, err)
+		}
+	}
+	if (r.Kind == KindGenesis) != (r.Genesis != nil) || r.Kind > KindRebase || rest.Len() > 0 {
 		return nil, fmt.Errorf("decoding journal record %d: kind %d does not fit its content", body.Seq, body.Kind)
 	}
 	if len(next) != len(w.LeaderEpochs) {
@@ -199,6 +249,27 @@ func DecodeRecord(b []byte) (*Record, error) {
 	}
 	r.State.Next = positions(next, w.LeaderEpochs)
 	return r, nil
+}
+
+func (r *Record) decodeRebase(rest *bytes.Reader) error {
+	var w wireRebase
+	if err := msgpack.NewDecoder(rest).Decode(&w); err != nil {
+		return err
+	}
+	cause, err := ParseCause(w.Cause)
+	if err != nil {
+		return err
+	}
+	if w.Genesis == nil {
+		return errors.New("a rebase without a genesis")
+	}
+	g, err := w.Genesis.genesis(nil)
+	if err != nil {
+		return err
+	}
+	g.Adopted = w.Adopted
+	r.Rebase = &Rebase{Cause: cause, Last: w.Last, From: w.From, Based: w.Based, Genesis: *g}
+	return nil
 }
 
 func positions(next []int64, epochs []int32) []Position {

@@ -34,7 +34,14 @@ func history(n int, variant byte) (recs []*Record, entries []*Entry) {
 
 func TestJournalRecordSurvivesEncoding(t *testing.T) {
 	recs, _ := history(2, 0)
-	for _, r := range recs {
+	g := *recs[0].Genesis
+	g.Start = []Position{{3, -1}, {0, -1}} // a rebase does not know their leader epochs
+	g.Adopted = true
+	rb := *recs[2]
+	rb.Kind, rb.Seq = KindRebase, 3
+	rb.Rebase = &Rebase{Cause: RulesUnknown, Last: true, From: []int64{7, 0}, Based: true, Genesis: g}
+	rb.Chain = NextChain(recs[2].Chain, &rb, rb.Decisions)
+	for _, r := range append(recs, &rb) {
 		got, err := DecodeRecord(r.Encode())
 		if err != nil {
 			t.Fatal(err)
@@ -87,6 +94,7 @@ func TestChainDependsOnContentAndNotOnOwner(t *testing.T) {
 		"sweep":    func(r *Record) { r.State.Sweep.Customer = "d" },
 		"counters": func(r *Record) { r.State.Counters = []int64{5, 5} },
 		"read":     func(r *Record) { r.State.Read++ }, "digest": func(r *Record) { r.State.Digest[3]++ },
+		"rebase": func(r *Record) { r.Rebase = &Rebase{Cause: LogTruncated} },
 	} {
 		if chain(f) == same {
 			t.Errorf("%s is not in the chain", name)
@@ -127,17 +135,19 @@ func acquired(id Identity, pub Published, outbox []*Entry, fresh bool) *Machine 
 
 func at(r *Record) Identity { return Identity{Epoch: 3, Owner: Nonce{4}, Gen: 1, Point: point(r)} }
 
+// scanOf is what reading the journal recs[from..k] says; whole from the start.
 func scanOf(recs []*Record, from, k int, r Point) Scan {
-	s := Scan{Empty: true}
+	s := Scan{Empty: true, Whole: from == 0}
 	for _, rec := range recs[from : k+1] {
 		p := published(rec)
 		if s.Empty {
 			s.FirstAt = &p.Point
 		}
-		s.Empty = false
-		if rec.Kind == KindGenesis {
+		if s.Empty && rec.Kind == KindGenesis {
 			s.Genesis = rec
 		}
+		s.Empty = false
+		s.Anchored = s.Anchored || rec.Origin() != nil
 		if p.Point == r {
 			s.R, s.Found = p, true
 		}
@@ -146,62 +156,255 @@ func scanOf(recs []*Record, from, k int, r Point) Scan {
 	return s
 }
 
+// rescan is a whole scan of recs[..k] by an owner whose fence calls pub
+// published.
+func rescan(recs []*Record, pub *Record, k int, r Point) Scan {
+	s := scanOf(recs, 0, k, r)
+	s.FirstAt = nil
+	if pub != nil {
+		p := point(pub)
+		s.FirstAt = &p
+	}
+	return s
+}
+
+// truncated is a whole scan of a journal whose first records were deleted.
+func truncated(recs []*Record, from, k int, r Point) Scan {
+	s := scanOf(recs, from, k, r)
+	s.Start, s.Whole, s.Genesis = published(recs[from]).Offset, true, nil
+	s.Blocked = JournalTruncated
+	if s.Found {
+		s.Blocked = NoCause
+	}
+	return s
+}
+
+func blocked(s Scan, c Cause) Scan {
+	s.Blocked = c
+	return s
+}
+
 func TestRecoveryDecision(t *testing.T) {
 	recs, es := history(6, 0)
 	other, oes := history(6, 1)
 	loading := Identity{Epoch: 3, Owner: Nonce{4}, Gen: 1, Loading: true}
-	tests := []struct {
-		name   string
+	rebuilding := Identity{Epoch: 3, Owner: Nonce{4}, Gen: 2, Loading: true}
+	type found struct {
 		id     Identity
 		pub    *Record // what the fence calls published
 		outbox []*Entry
 		fresh  bool
-		scan   Scan
-		want   Phase
-		err    error
-		unpub  int
+		fence  Fence // further fields
+	}
+	tests := []struct {
+		name    string
+		found   found
+		scan    []Scan // the first, and the second if the machine asks for the whole journal
+		want    Phase
+		err     error
+		unpub   int
+		rebuild Rebuild
 	}{
-		{"first start", loading, nil, nil, true, Scan{Empty: true}, Beginning, nil, 0},
-		{"first start died before the genesis", loading, nil, nil, false, Scan{Empty: true}, Beginning, nil, 0},
-		{"first start died after the genesis", loading, nil, nil, false, scanOf(recs, 0, 0, Point{}), Raising, nil, 0},
-		{"Redis wiped", loading, nil, nil, true, scanOf(recs, 0, 4, Point{}), Installing, nil, 0},
-		{"rebuild from a journal that is gone", Identity{Gen: 2, Loading: true}, nil, nil, false, Scan{Empty: true}, Stopped, ErrLostJournal, 0},
-		{"in step", at(recs[4]), recs[4], nil, false, scanOf(recs, 4, 4, point(recs[4])), Running, nil, 0},
-		{"published but not trimmed", at(recs[4]), recs[2], es[3:5], false, scanOf(recs, 2, 4, point(recs[4])), Running, nil, 0},
-		{"applied and not published", at(recs[4]), recs[2], es[3:5], false, scanOf(recs, 2, 2, point(recs[4])), Running, nil, 2},
-		{"a transaction committed some of the outbox", at(recs[5]), recs[2], es[3:6], false, scanOf(recs, 2, 4, point(recs[5])), Running, nil, 1},
-		{"Redis lost a suffix", at(recs[3]), recs[2], es[3:4], false, scanOf(recs, 2, 6, point(recs[3])), Reapplying, nil, 0},
-		{"another branch beyond K", at(other[5]), recs[0], oes[1:6], false, scanOf(recs, 0, 4, point(other[5])), Stopped, ErrOtherBranch, 0},
-		{"K on another branch than the outbox", at(recs[4]), recs[2], es[3:5], false, func() Scan {
+		{"first start", found{id: loading, fresh: true}, []Scan{{Empty: true, Whole: true}}, Beginning, nil, 0, Rebuild{}},
+		{"first start died before the genesis", found{id: loading}, []Scan{{Empty: true, Whole: true}}, Beginning, nil, 0, Rebuild{}},
+		{"first start died after the genesis", found{id: loading}, []Scan{scanOf(recs, 0, 0, Point{})}, Raising, nil, 0, Rebuild{Cause: Abandoned}},
+		{"Redis wiped", found{id: loading, fresh: true}, []Scan{scanOf(recs, 0, 4, Point{})}, Installing, nil, 0, Rebuild{Cause: NoState}},
+		{"only the fence deleted, keys of its generation left", found{id: rebuilding, fresh: true}, []Scan{scanOf(recs, 0, 4, Point{})}, Installing, nil, 0, Rebuild{Cause: NoState}},
+		{"Redis wiped, journal deleted", found{id: loading, fresh: true}, []Scan{{Empty: true, Whole: true, Start: 40}}, Stopped, ErrLostJournal, 0, Rebuild{}},
+		{"keys without a fence, journal gone", found{id: rebuilding, fresh: true}, []Scan{{Empty: true, Whole: true}}, Stopped, ErrLostJournal, 0, Rebuild{}},
+		{"rebuild from a journal that is gone", found{id: rebuilding}, []Scan{{Empty: true, Whole: true}}, Stopped, ErrLostJournal, 0, Rebuild{}},
+		{"rebuild abandoned", found{id: rebuilding, pub: recs[2]}, []Scan{rescan(recs, recs[2], 4, Point{})}, Raising, nil, 0, Rebuild{Cause: Abandoned}},
+		{"rebuild abandoned, journal shortened", found{id: rebuilding, pub: recs[4]}, []Scan{rescan(recs, nil, 2, Point{})}, Stopped, ErrLostJournal, 0, Rebuild{}},
+		{"in step", found{id: at(recs[4]), pub: recs[4]}, []Scan{scanOf(recs, 4, 4, point(recs[4]))}, Running, nil, 0, Rebuild{}},
+		{"published but not trimmed", found{id: at(recs[4]), pub: recs[2], outbox: es[3:5]}, []Scan{scanOf(recs, 2, 4, point(recs[4]))}, Running, nil, 0, Rebuild{}},
+		{"applied and not published", found{id: at(recs[4]), pub: recs[2], outbox: es[3:5]}, []Scan{scanOf(recs, 2, 2, point(recs[4]))}, Running, nil, 2, Rebuild{}},
+		{"a transaction committed some of the outbox", found{id: at(recs[5]), pub: recs[2], outbox: es[3:6]}, []Scan{scanOf(recs, 2, 4, point(recs[5]))}, Running, nil, 1, Rebuild{}},
+		{"Redis lost a suffix", found{id: at(recs[3]), pub: recs[2], outbox: es[3:4]}, []Scan{scanOf(recs, 2, 6, point(recs[3]))}, Reapplying, nil, 0, Rebuild{}},
+		{"another branch beyond K", found{id: at(other[5]), pub: recs[0], outbox: oes[1:6]},
+			[]Scan{scanOf(recs, 0, 4, point(other[5]))}, Raising, nil, 0, Rebuild{Cause: OtherBranch}},
+		{"another branch, seen from its published record", found{id: at(other[5]), pub: recs[2], outbox: oes[3:6]},
+			[]Scan{scanOf(recs, 2, 4, point(other[5])), rescan(recs, recs[2], 4, point(other[5]))}, Raising, nil, 0, Rebuild{Cause: OtherBranch}},
+		{"K on another branch than the outbox", found{id: at(recs[4]), pub: recs[2], outbox: es[3:5]}, func() []Scan {
 			s := scanOf(recs, 2, 2, Point{})
 			s.K = published(other[3])
-			return s
-		}(), Stopped, ErrOtherBranch, 0},
-		{"outbox with a hole", at(recs[5]), recs[2], []*Entry{es[3], es[5]}, false, scanOf(recs, 2, 2, point(recs[5])), Stopped, ErrOtherBranch, 0},
-		{"published record gone", at(recs[4]), recs[4], nil, false, Scan{Empty: true}, Stopped, ErrLostJournal, 0},
-		{"published record is another", at(recs[4]), recs[4], nil, false, func() Scan {
+			w := rescan(recs, recs[2], 2, Point{})
+			w.K = published(other[3])
+			return []Scan{s, w}
+		}(), Raising, nil, 0, Rebuild{Cause: OtherBranch}},
+		{"outbox with a hole", found{id: at(recs[5]), pub: recs[2], outbox: []*Entry{es[3], es[5]}},
+			[]Scan{scanOf(recs, 2, 2, point(recs[5])), rescan(recs, recs[2], 2, point(recs[5]))}, Raising, nil, 0, Rebuild{Cause: OtherBranch}},
+		{"outbox deleted", found{id: at(recs[5]), pub: recs[2]},
+			[]Scan{scanOf(recs, 2, 2, point(recs[5])), rescan(recs, recs[2], 2, point(recs[5]))}, Raising, nil, 0, Rebuild{Cause: OtherBranch}},
+		{"damaged", found{id: at(recs[4]), fence: Fence{Damaged: true}}, []Scan{scanOf(recs, 0, 4, point(recs[4]))}, Raising, nil, 0, Rebuild{Cause: WrongState}},
+		{"published record gone", found{id: at(recs[4]), pub: recs[4]}, []Scan{{Empty: true}}, Stopped, ErrLostJournal, 0, Rebuild{}},
+		{"published record is another", found{id: at(recs[4]), pub: recs[4]}, func() []Scan {
 			p := point(other[4])
-			return Scan{FirstAt: &p, K: published(other[4])}
-		}(), Stopped, ErrLostJournal, 0},
+			return []Scan{{FirstAt: &p, K: published(other[4])}}
+		}(), Stopped, ErrLostJournal, 0, Rebuild{}},
+		{"no genesis at the journal's start", found{id: loading, fresh: true}, func() []Scan {
+			s := scanOf(recs, 2, 4, Point{})
+			s.Whole = true
+			return []Scan{s}
+		}(), Stopped, ErrLostJournal, 0, Rebuild{}},
+
+		{"Redis lost a suffix, the log begins beyond", found{id: at(recs[3]), pub: recs[2], outbox: es[3:4]},
+			[]Scan{blocked(scanOf(recs, 2, 6, point(recs[3])), LogTruncated)}, Raising, nil, 0, Rebuild{Blocked: LogTruncated, Base: 1}},
+		{"Redis wiped, the log begins beyond", found{id: loading, fresh: true},
+			[]Scan{blocked(scanOf(recs, 0, 4, Point{}), LogTruncated)}, Loading, nil, 0, Rebuild{Cause: NoState, Blocked: LogTruncated}},
+		{"another branch, rules gone", found{id: at(other[5]), pub: recs[2], outbox: oes[3:6]},
+			[]Scan{scanOf(recs, 2, 4, point(other[5])), blocked(rescan(recs, recs[2], 4, point(other[5])), RulesUnknown)}, Raising, nil, 0, Rebuild{Cause: OtherBranch, Blocked: RulesUnknown}},
+		{"rebase abandoned", found{id: rebuilding, pub: recs[2], fence: Fence{Base: 1}},
+			[]Scan{blocked(rescan(recs, recs[2], 4, Point{}), LogTruncated)}, Raising, nil, 0, Rebuild{Cause: Abandoned, Blocked: LogTruncated, Base: 1}},
+		{"rebase abandoned, and the log is back", found{id: rebuilding, pub: recs[2], fence: Fence{Base: 1}},
+			[]Scan{rescan(recs, recs[2], 4, Point{})}, Raising, nil, 0, Rebuild{Cause: Abandoned}},
+		{"rebase interrupted", found{id: at(recs[4]), pub: recs[2], outbox: es[3:5], fence: Fence{Base: 1, Rebased: Rebased{Seq: 4, Cause: LogTruncated, Open: true}}},
+			[]Scan{blocked(rescan(recs, recs[2], 3, point(recs[4])), BehindRebase)}, Raising, nil, 0, Rebuild{Cause: Interrupted, Blocked: BehindRebase, Base: 1}},
+
+		{"journal begins late, state whole", found{id: at(recs[4]), pub: recs[4]},
+			[]Scan{{Start: 30, K: published(recs[4]), FirstAt: ptr(point(recs[4]))}, truncated(recs, 4, 4, point(recs[4]))}, Rebasing, nil, 0, Rebuild{Blocked: JournalTruncated}},
+		{"journal begins late, outbox goes on", found{id: at(recs[5]), pub: recs[4], outbox: es[5:6]},
+			[]Scan{truncated(recs, 4, 4, point(recs[5])), truncated(recs, 4, 4, point(recs[5]))}, Rebasing, nil, 1, Rebuild{Blocked: JournalTruncated}},
+		{"journal begins late, R below K", found{id: at(recs[4]), pub: recs[4]},
+			[]Scan{truncated(recs, 4, 6, point(recs[4])), truncated(recs, 4, 6, point(recs[4]))}, Reapplying, nil, 0, Rebuild{}},
+		{"journal begins beyond R", found{id: at(recs[3]), pub: recs[2]},
+			[]Scan{truncated(recs, 5, 6, point(recs[3])), truncated(recs, 5, 6, point(recs[3]))}, Raising, nil, 0, Rebuild{Cause: OtherBranch, Blocked: JournalTruncated}},
+		{"journal begins late, Redis wiped", found{id: loading, fresh: true},
+			[]Scan{truncated(recs, 4, 6, Point{})}, Loading, nil, 0, Rebuild{Cause: NoState, Blocked: JournalTruncated}},
+		{"journal begins late, with a rebase on record", found{id: at(recs[4]), pub: recs[4]}, func() []Scan {
+			s := truncated(recs, 4, 4, point(recs[4]))
+			s.Anchored = true
+			return []Scan{s}
+		}(), Running, nil, 0, Rebuild{}},
 	}
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
-			var pub Published
-			if c.pub != nil {
-				pub = published(c.pub)
+			f := c.found.fence
+			f.Identity = c.found.id
+			if c.found.pub != nil {
+				f.Published = published(c.found.pub)
 			}
-			m := acquired(c.id, pub, append([]*Entry(nil), c.outbox...), c.fresh)
-			m.Located(c.scan)
+			m := new(Machine)
+			m.Acquired(&f, append([]*Entry(nil), c.found.outbox...), c.found.fresh)
+			m.ProducerFenced()
+			n := 0
+			for ; m.Phase() == Locating; n++ {
+				if n == len(c.scan) {
+					t.Fatalf("asks for a scan beyond %d", n)
+				}
+				s := c.scan[n]
+				if _, _, whole := m.ScanFrom(); whole != s.Whole && n > 0 {
+					t.Fatalf("scan %d: asks for the whole journal: %v", n, whole)
+				}
+				m.Located(s)
+			}
 			if m.Phase() != c.want {
 				t.Fatalf("phase %s (%v), want %s", m.Phase(), m.Err(), c.want)
 			}
 			if !errors.Is(m.Err(), c.err) {
 				t.Errorf("error %v, want %v", m.Err(), c.err)
 			}
-			if m.Phase() == Running && len(m.Unpublished()) != c.unpub {
+			if m.Rebuild() != c.rebuild {
+				t.Errorf("rebuild %+v, want %+v", m.Rebuild(), c.rebuild)
+			}
+			if (m.Phase() == Running || m.Phase() == Rebasing) && len(m.Unpublished()) != c.unpub {
 				t.Errorf("%d to publish, want %d", len(m.Unpublished()), c.unpub)
 			}
 		})
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// State that cannot be continued is built again in a new generation; the
+// genesis sets the point, and K ends it.
+func TestRaisedGenerationIsReappliedUpToK(t *testing.T) {
+	recs, _ := history(3, 0)
+	other, oes := history(4, 1)
+	m := acquired(at(other[4]), published(recs[1]), oes[2:5], false)
+	m.Located(scanOf(recs, 1, 3, point(other[4])))
+	m.Located(rescan(recs, recs[1], 3, point(other[4])))
+	m.Raised(2)
+	if id := m.Identity(); id.Gen != 2 || !id.Loading || id.Point != (Point{}) || m.Phase() != Installing {
+		t.Fatalf("raised to %+v, %s", id, m.Phase())
+	}
+	if n := len(m.Unpublished()); n != 0 {
+		t.Fatalf("%d entries of the other branch are left", n)
+	}
+	m.Installed(published(recs[0]))
+	for i := 1; i <= 3; i++ {
+		m.Reapplied(published(recs[i]), 0)
+	}
+	if m.Phase() != Running || m.Identity().Point != point(recs[3]) {
+		t.Fatalf("phase %s at %v", m.Phase(), m.Identity().Point)
+	}
+}
+
+// A chain that differs condemns state that was found; state that was built
+// from nothing speaks against the log.
+func TestDivergedStateIsRebuiltOnce(t *testing.T) {
+	recs, _ := history(4, 0)
+	m := acquired(at(recs[2]), published(recs[2]), nil, false)
+	m.Located(scanOf(recs, 2, 4, point(recs[2])))
+	m.Reapplied(published(recs[3]), 0)
+	m.Diverged(errors.New("other"))
+	if _, _, whole := m.ScanFrom(); m.Phase() != Locating || !whole {
+		t.Fatalf("phase %s, whole %v", m.Phase(), whole)
+	}
+	m.Located(rescan(recs, recs[3], 4, point(recs[3])))
+	if m.Phase() != Raising || m.Rebuild() != (Rebuild{Cause: WrongState}) {
+		t.Fatalf("phase %s, %+v", m.Phase(), m.Rebuild())
+	}
+	m.Raised(2)
+	m.Installed(published(recs[0]))
+	m.Reapplied(published(recs[1]), 0)
+	m.Diverged(errors.New("other"))
+	if m.Phase() != Stopped || !errors.Is(m.Err(), ErrOtherLog) {
+		t.Fatalf("phase %s: %v", m.Phase(), m.Err())
+	}
+}
+
+func TestCondemnedStateIsNotContinued(t *testing.T) {
+	recs, _ := history(4, 0)
+	m := new(Machine)
+	m.Acquired(&Fence{Identity: at(recs[4]), Published: published(recs[4])}, nil, false)
+	m.Condemn()
+	m.ProducerFenced()
+	m.Located(rescan(recs, recs[4], 4, point(recs[4])))
+	if m.Phase() != Raising || m.Rebuild().Cause != WrongState {
+		t.Fatalf("phase %s, %+v", m.Phase(), m.Rebuild())
+	}
+}
+
+// A rebase gathers what is left in steps that stand at no point of history,
+// and goes on from K in batches that are published as any others.
+func TestRebaseContinuesK(t *testing.T) {
+	recs, _ := history(4, 0)
+	m := acquired(Identity{Epoch: 1, Gen: 1, Loading: true}, Published{}, nil, true)
+	m.Located(blocked(scanOf(recs, 0, 4, Point{}), LogTruncated))
+	m.Filled()
+	m.Filled()
+	if id := m.Identity(); !id.Loading || id.Seq != 2 {
+		t.Fatalf("after two steps: %+v", id)
+	}
+	m.Loaded()
+	if m.Parent() != point(recs[4]) {
+		t.Fatalf("continues %v", m.Parent())
+	}
+	var es []*Entry
+	parent := recs[4].Chain
+	for seq := uint64(5); seq <= 6; seq++ {
+		e := &Entry{Seq: seq, Parent: parent, Chain: Hash{byte(seq)}}
+		if k, drop := m.Trim(); k.Seq != 4 || drop != nil {
+			t.Fatalf("batch %d writes %d as published and drops %v", seq, k.Seq, drop)
+		}
+		m.Applied(e, 0)
+		es, parent = append(es, e), e.Chain
+	}
+	m.Sending(2)
+	m.Rebased()
+	m.Committed(Published{Point: es[1].Point(), Offset: 70})
+	if m.Phase() != Running || m.Identity().Point != es[1].Point() || m.Identity().Loading {
+		t.Fatalf("phase %s at %+v", m.Phase(), m.Identity())
 	}
 }
 
@@ -259,6 +462,12 @@ func TestStepsOutOfPhasePanic(t *testing.T) {
 		"apply before acquiring": func(m *Machine) { m.Applied(es[1], 0) },
 		"locate before fencing":  func(m *Machine) { m.Acquired(&Fence{}, nil, false); m.Located(Scan{}) },
 		"commit without sending": func(m *Machine) { m.Committed(Published{}) },
+		"rebase without loading": func(m *Machine) { m.Rebased() },
+		"a partial scan where the whole is asked for": func(m *Machine) {
+			m.Acquired(&Fence{}, nil, true)
+			m.ProducerFenced()
+			m.Located(Scan{})
+		},
 	} {
 		func() {
 			defer func() {
@@ -268,5 +477,16 @@ func TestStepsOutOfPhasePanic(t *testing.T) {
 			}()
 			f(new(Machine))
 		}()
+	}
+}
+
+func TestCausesAreNamed(t *testing.T) {
+	for _, c := range Causes() {
+		if got, err := ParseCause(c.String()); err != nil || got != c || c.String() == "" {
+			t.Errorf("cause %d is %q, which reads as %d, %v", uint8(c), c, got, err)
+		}
+	}
+	if _, err := ParseCause("x"); err == nil {
+		t.Error("any text is a cause")
 	}
 }

@@ -131,27 +131,26 @@ func (j *journal) scan(ctx context.Context, m *protocol.Machine, wait time.Durat
 		return s, err
 	}
 	from, epoch, begin := m.ScanFrom()
-	if begin {
-		first, err := j.start(ctx)
-		if err != nil {
-			return s, err
-		}
-		if first > 0 {
-			return s, stopf("the journal %s/%d begins at offset %d: its first records were deleted, so the state cannot be rebuilt from it", j.topic, j.partition, first)
-		}
+	if s.Start, err = j.start(ctx); err != nil {
+		return s, err
 	}
-	s.K.LeaderEpoch, s.Empty = -1, true
+	if begin && s.Start > 0 {
+		return s, stopf("the journal %s/%d begins at offset %d: its first records were deleted, so the state cannot be rebuilt from it", j.topic, j.partition, s.Start)
+	}
+	s.K.LeaderEpoch, s.Empty, s.Whole = -1, true, begin
 	if !begin && from >= end {
 		return s, nil // the published record is gone; the machine says what that means
 	}
+	published := m.Known()
 	err = j.each(ctx, from, epoch, end, func(rec *protocol.Record, at protocol.Published) error {
-		if s.Empty && at.Offset == from {
+		if at.Offset == published.Offset {
 			s.FirstAt = &at.Point
 		}
 		if s.Empty && rec.Kind == protocol.KindGenesis {
 			s.Genesis = rec
 		}
 		s.Empty = false
+		s.Anchored = s.Anchored || rec.Origin() != nil
 		if at.Point == m.Identity().Point && !m.Identity().Loading {
 			s.R, s.Found = at, true
 		}

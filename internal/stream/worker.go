@@ -194,16 +194,15 @@ func (s *session) own(ctx context.Context, g *errgroup.Group, f *protocol.Fence)
 		}
 		s.genesis = s.gen.Genesis
 	}
-	scan, err := s.journal.scan(ctx, &s.machine, transactionTimeout+30*time.Second)
-	if err != nil {
-		return err
-	}
-	s.machine.Located(scan)
-
 	// 2. Recover.
 	for {
 		s.status.phase(s.machine.Phase())
 		switch s.machine.Phase() {
+		case protocol.Locating:
+			var scan protocol.Scan
+			if scan, err = s.journal.scan(ctx, &s.machine, transactionTimeout+30*time.Second); err == nil {
+				s.machine.Located(scan)
+			}
 		case protocol.Beginning:
 			err = s.begin(ctx, p)
 		case protocol.Raising:
@@ -395,7 +394,8 @@ func (s *session) reapply(ctx context.Context) error {
 			return err
 		}
 		if out.Journal.Chain != rec.Chain {
-			return stopf("re-applying journal record %d gives chain %.12s, the journal has %.12s: the log or this binary is not what it was", rec.Seq, out.Journal.Chain, rec.Chain)
+			s.machine.Diverged(fmt.Errorf("re-applying journal record %d gives chain %.12s, the journal has %.12s", rec.Seq, out.Journal.Chain, rec.Chain))
+			return errEnough
 		}
 		_, drop := s.machine.Trim()
 		if err := s.write(ctx, out, nil, at, drop); err != nil {
@@ -422,10 +422,13 @@ func (s *session) reapply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.machine.Phase() == protocol.Reapplying {
+	switch s.engine = nil; s.machine.Phase() {
+	case protocol.Reapplying:
 		return stopf("the journal ends before %d", k.Seq)
+	case protocol.Locating, protocol.Stopped:
+		s.cache = newCache(s.cfg.CacheBytes)
+		return nil // what was found is not what it should be
 	}
-	s.engine = nil
 	s.log.Info("re-applied", "records", records, "took", s.cfg.Now().Sub(began).Round(time.Millisecond))
 	return nil
 }
