@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -117,24 +118,31 @@ func magnitude(v int64) uint64 {
 // FormatMoney writes minor units for people: "49.90 EUR", "500 JPY". An amount
 // whose decimals are unknown says so: "4990 minor units of ABC".
 func FormatMoney(minor int64, currency string) string {
+	return string(AppendMoney(nil, minor, currency))
+}
+
+// AppendMoney appends what FormatMoney returns.
+func AppendMoney(b []byte, minor int64, currency string) []byte {
 	exp, ok := Exponent(currency)
 	if !ok {
-		if currency == "" {
-			return strconv.FormatInt(minor, 10) + " minor units"
+		b = append(strconv.AppendInt(b, minor, 10), " minor units"...)
+		if currency != "" {
+			b = append(append(b, " of "...), currency...)
 		}
-		return strconv.FormatInt(minor, 10) + " minor units of " + currency
-	}
-	digits := strconv.FormatUint(magnitude(minor), 10)
-	if exp > 0 {
-		if len(digits) <= exp {
-			digits = strings.Repeat("0", exp+1-len(digits)) + digits
-		}
-		digits = digits[:len(digits)-exp] + "." + digits[len(digits)-exp:]
+		return b
 	}
 	if minor < 0 {
-		digits = "-" + digits
+		b = append(b, '-')
 	}
-	return digits + " " + currency
+	begin := len(b)
+	b = strconv.AppendUint(b, magnitude(minor), 10)
+	if exp > 0 {
+		for len(b)-begin <= exp {
+			b = slices.Insert(b, begin, '0')
+		}
+		b = slices.Insert(b, len(b)-exp, '.')
+	}
+	return append(append(b, ' '), currency...)
 }
 
 // ParseMoney reads what a person wrote, "49.90" or "-5", as minor units. It

@@ -25,7 +25,19 @@ func (t Type) String() string {
 }
 
 // URI is the CloudEvents type: "io.tierstream.purchase.v1".
-func (t Type) URI() string { return typePrefix + t.String() + typeVersion }
+func (t Type) URI() string {
+	if int(t) < len(typeURIs) {
+		return typeURIs[t]
+	}
+	return typePrefix + t.String() + typeVersion
+}
+
+var typeURIs = func() (uris [len(typeNames)]string) {
+	for t := range uris {
+		uris[t] = typePrefix + Type(t).String() + typeVersion
+	}
+	return uris
+}()
 
 // ParseType finds a type by its short name.
 func ParseType(name string) (Type, bool) { return findType(name) }

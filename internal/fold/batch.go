@@ -150,12 +150,16 @@ type Engine struct {
 	arena         []byte
 	decisions     *xxh3.Hasher
 	small         [40]byte
-	scratch       object   // a decision being written
-	payload       object   // a change's whole data being written
-	tierText      []string // each tier as it stands in a change
-	rulesText     string   // the end of every decision
-	wallText      []byte   // the batch's wall clock
-	line          []byte   // its explanation
+
+	// Of changes, see [batch.change].
+	text        []byte // of messages; never written again
+	headers     []protocol.MessageHeader
+	tierText    []string // each tier as it stands in a change
+	tierNames   []string // its name, as it stands inside a JSON string
+	measureText string
+	partText    [8]struct{ before, known string } // what stands before these figures of a part
+	rulesText   string                            // the end of every decision
+	madeText    []byte                            // the end of every change of the batch
 }
 
 // Where is what identifies a partition's outputs.
@@ -189,15 +193,7 @@ func NewEngine(rules *Rules, w Where, allowRejects bool) (*Engine, error) {
 		model: rules.Model, tiers: rules.Model.Tiers(), modelHash: fmt.Sprintf("%x", mh[:8]),
 		where: w, allowRejects: allowRejects, decisions: xxh3.New(),
 	}
-	for rank, t := range e.tiers {
-		o := object{'{'}
-		o = o.text("id", t.ID)
-		o = o.int("rank", int64(rank))
-		o = o.text("name", t.Name)
-		e.tierText = append(e.tierText, string(append(o, '}')))
-	}
-	// Grace and notices come with evaluations that time drives.
-	e.rulesText = string(object(`,"pending":null,`).text("model_version", e.model.Name()).text("config_hash", e.modelHash))
+	e.constants()
 	return e, nil
 }
 
@@ -233,7 +229,7 @@ func (e *Engine) Fold(in *Input) (*Output, error) {
 	b := batch{Engine: e, in: in, out: out}
 	e.arena = e.arena[:0]
 	e.decisions.Reset()
-	e.wallText = appendTime(e.wallText[:0], in.Wall)
+	e.madeBy(in.Wall)
 
 	for _, id := range in.Sweep {
 		c := in.Customers[id]

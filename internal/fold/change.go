@@ -1,12 +1,12 @@
 package fold
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -22,14 +22,18 @@ const ChangeType = "io.tierstream.tier-change.v1"
 // ChangeID is the deterministic ID of a customer's n-th change: whoever decides
 // it again, gives it the same.
 func ChangeID(namespace string, incarnation protocol.Nonce, customer string, sequence uint64) string {
-	b := make([]byte, 0, 192)
+	return string(appendChangeID(nil, namespace, incarnation, customer, sequence))
+}
+
+func appendChangeID(dst []byte, namespace string, incarnation protocol.Nonce, customer string, sequence uint64) []byte {
+	b := make([]byte, 0, 256)
 	for _, s := range [...]string{namespace, string(incarnation[:]), customer} {
 		b = binary.BigEndian.AppendUint64(b, uint64(len(s)))
 		b = append(b, s...)
 	}
 	b = binary.BigEndian.AppendUint64(b, sequence)
 	h := sha256.Sum256(b)
-	return hex.EncodeToString(h[:16])
+	return hex.AppendEncode(dst, h[:16])
 }
 
 // Headers that are the same in every change.
@@ -63,59 +67,58 @@ func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Me
 	st.Sequence++
 	st.Tier, st.Since = int8(tier), at
 
-	j := append(b.scratch[:0], '{')
-	j = j.text("customer_id", c.ID)
-	j = j.int("sequence", int64(st.Sequence))
-	j = j.tier("previous_tier", b.tierText, prev)
-	j = j.tier("new_tier", b.tierText, tier)
-	j = j.text("direction", direction)
-	j = j.text("reason", reason)
-	j = j.key("reason_text")
+	// All bytes of the message lie in text, behind those of the messages before.
+	const spare = 4 << 10 // nearly every change fits; append moves the others
+	if cap(b.text)-len(b.text) < spare {
+		b.text = make([]byte, 0, 16*spare)
+	}
+	j := object(b.text[len(b.text):])
+	j = j.text(`{"customer_id":`, c.ID)
+	j = j.int(`,"sequence":`, int64(st.Sequence))
+	j = j.tier(`,"previous_tier":`, b.tierText, prev)
+	j = j.tier(`,"new_tier":`, b.tierText, tier)
+	j = j.add(`,"direction":"`).add(direction).add(`","reason":"`).add(reason).add(`","reason_text":"`)
 	j = b.explain(j, prev, tier, reason, before.Score, m.Score, &r.Event)
-	j = j.text("measure", b.model.MeasureName())
-	j = j.decimal("score_before", before.Score, b.before.Bought)
-	j = j.decimal("score_after", m.Score, true)
-	j = append(j.key("components"), '[')
+	j = j.add(b.measureText)
+	j = j.decimal(`","score_before":`, before.Score, b.before.Bought)
+	j = j.decimal(`,"score_after":`, m.Score, true)
+	j = j.add(`,"components":[`)
 	for i := range m.N {
-		p := &m.Parts[i]
-		if i > 0 {
-			j = append(j, ',')
-		}
-		j = append(j, '{')
-		j = j.text("name", p.Name)
-		j = j.decimal("before", before.Parts[i].Value, b.before.Bought)
-		j = j.decimal("after", p.Value, true)
-		j = j.decimal("weight", p.Weight, true)
-		j = strconv.AppendBool(j.key("known"), p.Known)
+		j = j.decimal(b.partText[i].before, before.Parts[i].Value, b.before.Bought)
+		j = j.decimal(`,"after":`, m.Parts[i].Value, true)
+		j = strconv.AppendBool(j.add(b.partText[i].known), m.Parts[i].Known)
 		j = append(j, '}')
 	}
-	j = append(j, ']')
-	j = append(j.key("cause"), '{')
-	j = j.text("event_id", r.Event.ID)
-	j = j.text("source", r.Event.Source)
-	j = j.text("type", r.Event.Type.URI())
-	j = j.text("topic", b.rules.Topics[r.Topic])
-	j = j.int("partition", int64(r.Partition))
-	j = j.int("offset", r.Offset)
+	j = j.text(`],"cause":{"event_id":`, r.Event.ID)
+	j = j.text(`,"source":`, r.Event.Source)
+	j = j.add(`,"type":"`).add(r.Event.Type.URI())
+	j = j.text(`","topic":`, b.rules.Topics[r.Topic])
+	j = j.int(`,"partition":`, int64(r.Partition))
+	j = j.int(`,"offset":`, r.Offset)
 	cause := len(j) // the trace ID goes here in the payload
-	j = append(j, '}')
-	effective := appendTime(make([]byte, 0, 24), at)
-	j = append(append(append(j.key("effective_at"), '"'), effective...), '"')
+	j = j.add(`},"effective_at":"`)
+	effective := len(j)
+	j = appendTime(j, at)
+	effectiveEnd := len(j)
 	next, hasNext := b.model.DistanceToNext(tier, m.Score)
 	if hasNext {
-		j = j.tier("next_tier", b.tierText, tier+1)
+		j = j.tier(`","next_tier":`, b.tierText, tier+1)
 	} else {
-		j = j.tier("next_tier", b.tierText, -1)
+		j = j.tier(`","next_tier":`, b.tierText, -1)
 	}
-	j = j.decimal("distance_to_next", next, hasNext)
+	j = j.decimal(`,"distance_to_next":`, next, hasNext)
 	keep, hasKeep := b.model.DistanceToKeep(tier, m.Score)
-	j = j.decimal("distance_to_keep", keep, hasKeep)
-	j = append(j, b.rulesText...)
-	b.scratch = j
+	j = j.decimal(`,"distance_to_keep":`, keep, hasKeep)
+	j = j.add(b.rulesText)
 
 	b.decide('c', uint64(len(j)))
 	_, _ = b.decisions.Write(j) // a hash takes everything
 
+	if id := traceID(r.Event.Trace); id != "" {
+		trace := object(nil).text(`,"trace_id":`, id)
+		j = slices.Insert(j, cause, trace...)
+		effective, effectiveEnd = effective+len(trace), effectiveEnd+len(trace)
+	}
 	mode := b.where.Mode
 	switch {
 	case mode != "":
@@ -124,26 +127,34 @@ func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Me
 	default:
 		mode = "live"
 	}
-	p := append(b.payload[:0], j[:cause]...)
-	if id := traceID(r.Event.Trace); id != "" {
-		p = p.text("trace_id", id)
-	}
-	p = append(p, j[cause:]...)
-	p = p.text("mode", mode)
-	p = append(append(append(p.key("decided_at"), '"'), b.wallText...), '"')
-	p = p.text("namespace", b.where.Namespace)
-	p = p.text("engine", b.where.Engine)
-	p = append(p, '}')
-	b.payload = p
+	j = j.text(`,"mode":`, mode)
+	j = append(j, b.madeText...)
 
-	headers := make([]protocol.MessageHeader, 3, 4)
-	headers[0] = protocol.MessageHeader{Key: "ce_id", Value: []byte(ChangeID(b.where.Namespace, b.where.Incarnation, c.ID, st.Sequence))}
-	headers[1] = protocol.MessageHeader{Key: "ce_time", Value: effective}
-	headers[2] = protocol.MessageHeader{Key: "ce_customerseq", Value: paddedSequence(st.Sequence)}
-	if r.Event.Trace != "" {
-		headers = append(headers, protocol.MessageHeader{Key: "ce_traceparent", Value: []byte(r.Event.Trace)})
+	value := len(j)
+	j = appendChangeID(j, b.where.Namespace, b.where.Incarnation, c.ID, st.Sequence)
+	id := len(j)
+	j = appendPadded(j, st.Sequence)
+	sequence := len(j)
+	j = j.add(r.Event.Trace)
+	trace := len(j)
+	j = j.add(c.ID)
+	key := len(j)
+	if len(b.text)+len(j) <= cap(b.text) {
+		b.text = b.text[:len(b.text)+len(j)]
 	}
-	b.messages = append(b.messages, protocol.Message{Stream: protocol.Changes, Key: []byte(c.ID), Value: bytes.Clone(p), Headers: headers})
+
+	if len(b.headers) < 4 {
+		b.headers = make([]protocol.MessageHeader, 1024)
+	}
+	headers := b.headers[:3:4]
+	b.headers = b.headers[4:]
+	headers[0] = protocol.MessageHeader{Key: "ce_id", Value: j[value:id:id]}
+	headers[1] = protocol.MessageHeader{Key: "ce_time", Value: j[effective:effectiveEnd:effectiveEnd]}
+	headers[2] = protocol.MessageHeader{Key: "ce_customerseq", Value: j[id:sequence:sequence]}
+	if r.Event.Trace != "" {
+		headers = append(headers, protocol.MessageHeader{Key: "ce_traceparent", Value: j[sequence:trace:trace]})
+	}
+	b.messages = append(b.messages, protocol.Message{Stream: protocol.Changes, Key: j[trace:key:key], Value: j[:value:value], Headers: headers})
 	b.out.Changes++
 }
 
@@ -162,9 +173,9 @@ func Headers(namespace string, m *protocol.Message) []protocol.MessageHeader {
 	}, m.Headers...)
 }
 
-// paddedSequence is a sequence that compares as text: 20 digits.
-func paddedSequence(n uint64) []byte {
-	b := []byte("00000000000000000000")
+// appendPadded appends a sequence that compares as text: 20 digits.
+func appendPadded(b []byte, n uint64) []byte {
+	b = append(b, "00000000000000000000"...)
 	for i := len(b) - 1; n > 0; i-- {
 		b[i] += byte(n % 10)
 		n /= 10
@@ -179,89 +190,121 @@ func reasonOf(ev *event.Event) string {
 	return ev.Type.String()
 }
 
-// explain appends one line for a person, as a JSON string.
-func (b *batch) explain(j object, prev, tier int, reason string, before, after int64, ev *event.Event) object {
-	t := b.line[:0]
+// explain appends one line for a person, and no quote around it: the inside of
+// a JSON string.
+func (b *batch) explain(t object, prev, tier int, reason string, before, after int64, ev *event.Event) object {
 	if reason == "time_decay" {
-		t = append(t, "the time passed until this "...)
+		t = t.add("the time passed until this ")
 	}
-	t = append(t, ev.Type.String()...)
+	t = t.add(ev.Type.String())
 	switch {
 	case reason == "time_decay":
 	case ev.HasAmount && ev.Amount != 0 && ev.Currency != "":
-		t = append(append(t, " of "...), event.FormatMoney(ev.Amount, ev.Currency)...)
+		t = event.AppendMoney(t.add(" of "), ev.Amount, ev.Currency)
 	case ev.Type == event.Complaint:
-		t = strconv.AppendUint(append(t, " of severity "...), uint64(ev.Severity), 10)
+		t = strconv.AppendUint(t.add(" of severity "), uint64(ev.Severity), 10)
 	}
-	t = append(t, ": "...)
-	to := &b.tiers[tier]
+	t = t.add(": ")
+	to := b.tierNames[tier]
 	if prev >= 0 && !b.after.Active {
-		t = append(t, "no order is left that is not returned, hence "...)
-		t = append(t, to.Name...)
-	} else {
-		t = append(append(t, b.model.MeasureName()...), ' ')
-		if prev >= 0 {
-			t = append(appendShort(t, before), " → "...)
-		}
-		t = appendShort(t, after)
-		switch {
-		case prev < 0:
-			t = append(append(t, " gives "...), to.Name...)
-			t = append(appendShort(append(t, " (from "...), to.Enter), ')')
-		case tier > prev:
-			t = append(append(t, " reaches "...), to.Name...)
-			t = append(appendShort(append(t, " (from "...), to.Enter), ')')
-		default:
-			from := &b.tiers[prev]
-			t = append(append(t, " leaves "...), from.Name...)
-			t = append(appendShort(append(t, " (below "...), from.Leave), ") for "...)
-			t = append(t, to.Name...)
-		}
+		return t.add("no order is left that is not returned, hence ").add(to)
 	}
-	b.line = t
-	return appendText(j, string(t))
+	t = t.add(b.model.MeasureName()).add(" ")
+	if prev >= 0 {
+		t = object(appendShort(t, before)).add(" → ")
+	}
+	t = appendShort(t, after)
+	switch {
+	case prev < 0:
+		t = t.add(" gives ").add(to).add(" (from ")
+		t = object(appendShort(t, b.tiers[tier].Enter)).add(")")
+	case tier > prev:
+		t = t.add(" reaches ").add(to).add(" (from ")
+		t = object(appendShort(t, b.tiers[tier].Enter)).add(")")
+	default:
+		t = t.add(" leaves ").add(b.tierNames[prev]).add(" (below ")
+		t = object(appendShort(t, b.tiers[prev].Leave)).add(") for ").add(to)
+	}
+	return t
 }
 
-// object is a JSON object being written.
+// constants writes once what stands in every change.
+func (e *Engine) constants() {
+	for rank, t := range e.tiers {
+		o := object(nil).text(`{"id":`, t.ID)
+		o = o.int(`,"rank":`, int64(rank))
+		o = o.text(`,"name":`, t.Name)
+		e.tierText = append(e.tierText, string(o.add("}")))
+		name := object(nil).text("", t.Name)
+		e.tierNames = append(e.tierNames, string(name[1:len(name)-1]))
+	}
+	e.measureText = string(object(nil).add(`","measure":"`).add(e.model.MeasureName()))
+	m := e.model.Measure(&scoring.Summary{}) // the same parts whoever it is
+	for i := range m.N {
+		begin := `{"name":`
+		if i > 0 {
+			begin = `,{"name":`
+		}
+		before := object(nil).text(begin, m.Parts[i].Name).add(`,"before":`)
+		known := object(nil).decimal(`,"weight":`, m.Parts[i].Weight, true).add(`,"known":`)
+		e.partText[i].before, e.partText[i].known = string(before), string(known)
+	}
+	// Grace and notices come with evaluations that time drives.
+	e.rulesText = string(object(`,"pending":null`).text(`,"model_version":`, e.model.Name()).text(`,"config_hash":`, e.modelHash))
+}
+
+// madeBy writes what stands at the end of every change of a batch: what is not
+// part of the decision, but for the mode.
+func (e *Engine) madeBy(wall int64) {
+	j := appendTime(object(e.madeText[:0]).add(`,"decided_at":"`), wall)
+	j = object(j).text(`","namespace":`, e.where.Namespace)
+	e.madeText = object(j).text(`,"engine":`, e.where.Engine).add("}")
+}
+
+// object is a JSON object being written. Whatever its methods append begins
+// with a fragment that ends in a member's name and colon.
 type object []byte
 
-func (o object) key(k string) object {
-	if c := o[len(o)-1]; c != '{' && c != ',' {
-		o = append(o, ',')
-	}
-	o = append(o, '"')
-	o = append(o, k...)
-	return append(o, '"', ':')
-}
+func (o object) add(fragment string) object { return append(o, fragment...) }
 
-func (o object) text(k, v string) object { return appendText(o.key(k), v) }
+func (o object) text(name, v string) object { return appendText(o.add(name), v) }
 
-func (o object) int(k string, v int64) object { return strconv.AppendInt(o.key(k), v, 10) }
+func (o object) int(name string, v int64) object { return strconv.AppendInt(o.add(name), v, 10) }
 
 // decimal writes a number of 1/10,000ths, or null.
-func (o object) decimal(k string, v int64, valid bool) object {
+func (o object) decimal(name string, v int64, valid bool) object {
 	if !valid {
-		return append(o.key(k), "null"...)
+		return o.add(name).add("null")
 	}
-	return appendDecimal(o.key(k), v)
+	return appendDecimal(o.add(name), v)
 }
 
-func (o object) tier(k string, tiers []string, rank int) object {
+func (o object) tier(name string, tiers []string, rank int) object {
 	if rank < 0 {
-		return append(o.key(k), "null"...)
+		return o.add(name).add("null")
 	}
-	return append(o.key(k), tiers[rank]...)
+	return o.add(name).add(tiers[rank])
 }
+
+// plain marks the ASCII characters that stand for themselves in a JSON string.
+var plain = func() (marks [256]bool) {
+	for c := byte(0x20); c < 0x7f; c++ {
+		marks[c] = c != '"' && c != '\\' && c != '<' && c != '>' && c != '&'
+	}
+	return marks
+}()
 
 // appendText appends a JSON string.
 func appendText(o object, s string) object {
-	plain, ascii := true, true
+	valid := false
 	for i := range len(s) {
-		c := s[i]
-		plain = plain && c >= 0x20 && c != '"' && c != '\\' && c != 0x7f && c != '<' && c != '>' && c != '&'
-		ascii = ascii && c < 0x80
-	}
-	if !plain || !ascii && !utf8.ValidString(s) {
+		if plain[s[i]] {
+			continue
+		}
+		if s[i] >= utf8.RuneSelf && (valid || utf8.ValidString(s)) {
+			valid = true
+			continue
+		}
 		q, err := json.Marshal(s)
 		if err != nil {
 			panic(fmt.Sprintf("encoding a string: %v", err)) // strings cannot fail
@@ -299,8 +342,30 @@ func appendShort(b []byte, v int64) []byte {
 	return append(strconv.AppendInt(b, v/10, 10), '.', byte('0'+v%10))
 }
 
+// appendTime appends RFC 3339 in UTC with milliseconds, as the layout
+// "2006-01-02T15:04:05.000Z" does, which takes five times as long.
 func appendTime(b []byte, ms int64) []byte {
-	return time.UnixMilli(ms).UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z07:00")
+	t := time.UnixMilli(ms).UTC()
+	year, month, day := t.Date()
+	if year < 0 || year > 9999 {
+		return t.AppendFormat(b, "2006-01-02T15:04:05.000Z")
+	}
+	hour, minute, second := t.Clock()
+	two := func(n int) { b = append(b, byte('0'+n/10), byte('0'+n%10)) }
+	two(year / 100)
+	two(year % 100)
+	b = append(b, '-')
+	two(int(month))
+	b = append(b, '-')
+	two(day)
+	b = append(b, 'T')
+	two(hour)
+	b = append(b, ':')
+	two(minute)
+	b = append(b, ':')
+	two(second)
+	n := t.Nanosecond() / 1e6
+	return append(b, '.', byte('0'+n/100), byte('0'+n/10%10), byte('0'+n%10), 'Z')
 }
 
 // traceID is the trace ID inside a W3C traceparent, "" when it has none.
