@@ -359,7 +359,7 @@ func (b *batch) record(r *Record) error {
 		return nil
 	case event.Held:
 		b.out.Counts[event.Waiting]++
-		b.out.Wait[Waiting{c.ID, res.WaitingHash}] = encodeOriginal(origin(r), &r.Message)
+		b.wait(Waiting{c.ID, res.WaitingHash}, encodeOriginal(origin(r), &r.Message))
 		b.touch(c)
 		return nil
 	}
@@ -422,6 +422,13 @@ func (b *batch) refuseWaiting(c *Customer, hash uint64, code event.Code, field s
 	b.deadLetter(code, field, "", o, m)
 	b.forget(k)
 	return nil
+}
+
+// wait keeps the original of a return that waits. It may be one that waited
+// before and expired in this same batch.
+func (b *batch) wait(k Waiting, original []byte) {
+	b.out.Unwait = slices.DeleteFunc(b.out.Unwait, func(w Waiting) bool { return w == k })
+	b.out.Wait[k] = original
 }
 
 // forget drops the original of a return that waits no longer.

@@ -314,6 +314,24 @@ func TestWaitingReturnExpires(t *testing.T) {
 	}
 }
 
+// A return that expires and comes again in the same batch waits again: its
+// original must not go with the one that expired.
+func TestExpiredReturnThatComesAgainInItsBatchWaits(t *testing.T) {
+	p := newPartition(t, testRules())
+	r := refund(t, "r", "o", "c", day(1), 1_000)
+	p.must(day(0), protocol.Bound{}, r)
+	again := *r
+	again.Offset++
+	out := p.must(day(5), protocol.Bound{}, purchase(t, "other", "c", day(5), 1), &again)
+	if out.Counts[event.OrphanReturn] != 1 || p.state.Counters[event.Waiting] != 1 || len(p.waits) != 1 || len(out.Unwait) != 0 {
+		t.Fatalf("counters %v, %d originals, %v to delete", p.state.Counters, len(p.waits), out.Unwait)
+	}
+	p.must(day(6), protocol.Bound{Due: day(6)})
+	if p.state.Counters[event.OrphanReturn] != 2 || p.state.Counters[event.Waiting] != 0 || len(p.waits) != 0 {
+		t.Errorf("counters %v, %d originals", p.state.Counters, len(p.waits))
+	}
+}
+
 // Where batches end shows in nothing but the journal: not in records, not in
 // decisions, not in counters.
 func TestBatchBoundariesDoNotShow(t *testing.T) {
