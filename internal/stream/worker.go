@@ -323,7 +323,12 @@ func (s *session) open(ctx context.Context) error {
 		return err
 	}
 	s.reader = r
-	return s.askDue(ctx)
+	if err := s.askDue(ctx); err != nil {
+		r.close()
+		s.reader = nil
+		return err
+	}
+	return nil
 }
 
 // engineFor gives the engine of a rule set.
