@@ -1,7 +1,7 @@
 package protocol
 
 import (
-	"bytes"
+	"encoding/binary"
 	"fmt"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -67,41 +67,86 @@ type wireEntry struct {
 	Messages []Message
 }
 
-// Encode is the entry as Redis holds it: wireEntry, written field by field
-// because an entry holds thousands of messages.
-func (e *Entry) Encode() []byte {
-	var buf bytes.Buffer
-	buf.Grow(e.Size() + 64)
-	enc := msgpack.NewEncoder(&buf)
-	var errs error // nothing can fail, as a buffer takes everything
-	must := func(err error) {
-		if err != nil {
-			errs = err
-		}
-	}
-	must(enc.EncodeArrayLen(5))
-	must(enc.EncodeUint(e.Seq))
-	must(enc.EncodeBytes(e.Parent[:]))
-	must(enc.EncodeBytes(e.Chain[:]))
-	must(enc.EncodeBytes(e.Journal))
-	must(enc.EncodeArrayLen(len(e.Messages)))
+// Encode is the entry as Redis holds it.
+func (e *Entry) Encode() []byte { return e.Append(make([]byte, 0, e.Size()+64)) }
+
+// Append appends what Encode returns, wireEntry in MessagePack: by hand, because
+// an entry holds thousands of messages.
+func (e *Entry) Append(b []byte) []byte {
+	b = append(b, 0x95) // array of 5
+	b = appendUint(b, e.Seq)
+	b = appendBytes(b, e.Parent[:])
+	b = appendBytes(b, e.Chain[:])
+	b = appendBytes(b, e.Journal)
+	b = appendArray(b, len(e.Messages))
 	for i := range e.Messages {
 		m := &e.Messages[i]
-		must(enc.EncodeArrayLen(4))
-		must(enc.EncodeUint(uint64(m.Stream)))
-		must(enc.EncodeBytes(m.Key))
-		must(enc.EncodeBytes(m.Value))
-		must(enc.EncodeArrayLen(len(m.Headers)))
-		for _, h := range m.Headers {
-			must(enc.EncodeArrayLen(2))
-			must(enc.EncodeString(h.Key))
-			must(enc.EncodeBytes(h.Value))
+		b = append(b, 0x94, byte(m.Stream)) // array of 4; streams are small numbers
+		b = appendBytes(b, m.Key)
+		b = appendBytes(b, m.Value)
+		b = appendArray(b, len(m.Headers))
+		for j := range m.Headers {
+			h := &m.Headers[j]
+			b = append(b, 0x92) // array of 2
+			b = appendString(b, h.Key)
+			b = appendBytes(b, h.Value)
 		}
 	}
-	if errs != nil {
-		panic(fmt.Sprintf("encoding outbox entry %d: %v", e.Seq, errs))
+	return b
+}
+
+// The MessagePack forms of an entry, each as the library writes it.
+
+func appendUint(b []byte, n uint64) []byte {
+	switch {
+	case n < 1<<7:
+		return append(b, byte(n))
+	case n < 1<<8:
+		return append(b, 0xcc, byte(n))
+	case n < 1<<16:
+		return binary.BigEndian.AppendUint16(append(b, 0xcd), uint16(n))
+	case n < 1<<32:
+		return binary.BigEndian.AppendUint32(append(b, 0xce), uint32(n))
 	}
-	return buf.Bytes()
+	return binary.BigEndian.AppendUint64(append(b, 0xcf), n)
+}
+
+func appendArray(b []byte, n int) []byte {
+	switch {
+	case n < 1<<4:
+		return append(b, 0x90|byte(n))
+	case n < 1<<16:
+		return binary.BigEndian.AppendUint16(append(b, 0xdc), uint16(n))
+	}
+	return binary.BigEndian.AppendUint32(append(b, 0xdd), uint32(n))
+}
+
+func appendString(b []byte, s string) []byte {
+	if n := len(s); n < 1<<5 {
+		b = append(b, 0xa0|byte(n))
+	} else {
+		b = appendLength(b, 0xd9, n)
+	}
+	return append(b, s...)
+}
+
+func appendBytes(b, v []byte) []byte {
+	if v == nil {
+		return append(b, 0xc0)
+	}
+	return append(appendLength(b, 0xc4, len(v)), v...)
+}
+
+// appendLength appends the head of a string or of bytes, whose code is one more
+// for each width of the length.
+func appendLength(b []byte, code byte, n int) []byte {
+	switch {
+	case n < 1<<8:
+		return append(b, code, byte(n))
+	case n < 1<<16:
+		return binary.BigEndian.AppendUint16(append(b, code+1), uint16(n))
+	}
+	return binary.BigEndian.AppendUint32(append(b, code+2), uint32(n))
 }
 
 // DecodeEntry reads what Encode wrote.
