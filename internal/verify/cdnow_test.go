@@ -51,7 +51,11 @@ func TestCDNOWAgreesWithIndependentReadings(t *testing.T) {
 	}
 	python := findPython(t)
 	wantRFM, wantTiers := runScript(t, python, "python/rfm.py", file), runScript(t, python, "python/tiers.py", file)
-	w := newWorld(t)
+	w := newWorld(t, company{
+		name:  "cdnow",
+		model: scoring.InitOptions{Currency: "USD", TypicalOrderMinor: 3500},
+		zero:  customer.Count,
+	})
 
 	// Some 600 days in two parts; between them, Redis loses everything.
 	cut := slices.IndexFunc(messages, func(m sim.Message) bool {
@@ -192,15 +196,7 @@ func digestOf(b [16]byte) (d customer.Digest) {
 // checkRFM compares every customer, as `tierctl export` has them, as of a
 // moment after the last event.
 func (w *world) checkRFM(t *testing.T, want []map[string]string) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tierctl := filepath.Join(t.TempDir(), "tierctl")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", tierctl, "../../cmd/tierctl").CombinedOutput(); err != nil {
-		t.Fatalf("building tierctl: %v\n%s", err, out)
-	}
-	export := exec.CommandContext(ctx, tierctl, "export", "--as-of", "1998-07-01T00:00:00Z", "--format", "csv",
-		"--brokers", w.addr, "--redis", w.redis, "--namespace", w.cfg.Namespace, "--topics", strings.Join(w.cfg.Topics.Inputs, ","))
-	rows, err := table(export)
+	rows, err := table(w.export(t, "1998-07-01T00:00:00Z", "csv"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -541,11 +537,11 @@ type script struct {
 	err  error
 }
 
-func runScript(t *testing.T, python, path, file string) *script {
+func runScript(t *testing.T, python, path string, arguments ...string) *script {
 	s := &script{done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
-		s.rows, s.err = table(exec.CommandContext(t.Context(), python, path, file))
+		s.rows, s.err = table(exec.CommandContext(t.Context(), python, append([]string{path}, arguments...)...))
 	}()
 	return s
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -46,9 +48,16 @@ type world struct {
 	admin *kadm.Client
 }
 
-// newWorld starts the services and creates the topics of a namespace that
-// reads purchases in dollars and counts free orders.
-func newWorld(t *testing.T) *world {
+// company is what a namespace decides by.
+type company struct {
+	name  string // of the data
+	model scoring.InitOptions
+	zero  customer.Choice // free orders
+}
+
+// newWorld starts the services and creates the topics of a namespace for a
+// company's purchases.
+func newWorld(t *testing.T, c company) *world {
 	t.Helper()
 	kafka := testenv.SharedKafka(t)
 	store := testenv.Redis(t, testenv.RedisOptions{AppendFsync: "everysec"})
@@ -58,7 +67,7 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Cleanup(func() { rdb.Close() })
 
-	text, err := scoring.Init(scoring.InitOptions{Currency: "USD", TypicalOrderMinor: 3500})
+	text, err := scoring.Init(c.model)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,11 +75,11 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ns := testenv.Prefix(t) + "cdnow"
+	ns := testenv.Prefix(t) + c.name
 	topics := stream.DefaultTopics(ns, []string{ns + "-purchases", ns + "-complaints", ns + "-referrals"})
 	topics.Changes, topics.DeadLetters = ns+"-tier-changes", ns+"-dead-letters"
-	policy := customer.DefaultPolicy("USD")
-	policy.ZeroOrders = customer.Count
+	policy := customer.DefaultPolicy(model.Currency())
+	policy.ZeroOrders = c.zero
 	w := &world{addr: kafka.Addr(), redis: store.Addr(), rdb: rdb, model: model}
 	w.cfg = stream.Config{
 		Namespace: ns, Topics: topics, Engine: "verify",
@@ -183,9 +192,16 @@ func (w *world) ends(t *testing.T, topic string) []int64 {
 // outputs are in the same transactions, so they are published then.
 func (w *world) published(t *testing.T) []entry {
 	t.Helper()
+	want := w.ends(t, w.cfg.Topics.Inputs[0])
+	return w.publishedUntil(t, func(p int, e entry) bool { return e.State.Next[0].Next >= want[p] })
+}
+
+// publishedUntil waits until a record of each partition's journal, read
+// committed, is what is wanted, and returns it.
+func (w *world) publishedUntil(t *testing.T, wanted func(p int, e entry) bool) []entry {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	want := w.ends(t, w.cfg.Topics.Inputs[0])
 	client := w.client(t, kgo.ConsumeTopics(w.cfg.Topics.Journal),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	defer client.CloseAllowingRebalance()
@@ -193,7 +209,7 @@ func (w *world) published(t *testing.T) []entry {
 	for {
 		behind := 0
 		for p, e := range last {
-			if e.Record == nil || e.State.Next[0].Next < want[p] {
+			if e.Record == nil || !wanted(p, e) {
 				behind++
 			}
 		}
@@ -409,4 +425,17 @@ func differences[V comparable](what string, got, want map[string]V) error {
 		return nil
 	}
 	return fmt.Errorf("%s: %d of %d differ:\n%w", what, n, len(want), errors.Join(errs...))
+}
+
+// export is `tierctl export` of the namespace, not yet run.
+func (w *world) export(t *testing.T, asOf, format string) *exec.Cmd {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	tierctl := filepath.Join(t.TempDir(), "tierctl")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", tierctl, "../../cmd/tierctl").CombinedOutput(); err != nil {
+		t.Fatalf("building tierctl: %v\n%s", err, out)
+	}
+	return exec.CommandContext(ctx, tierctl, "export", "--as-of", asOf, "--format", format,
+		"--brokers", w.addr, "--redis", w.redis, "--namespace", w.cfg.Namespace, "--topics", strings.Join(w.cfg.Topics.Inputs, ","))
 }
