@@ -20,11 +20,12 @@ const (
 
 // Decoder turns records into events. One decoder serves one goroutine: it
 // reuses its buffers. Of a record in binary mode with JSON data it allocates
-// the event's own strings, nothing else.
+// nothing but memory for the event's own strings, in blocks for many events.
 type Decoder struct {
 	limits  Limits
 	skew    int64 // of limits, milliseconds
 	strings internTable
+	texts   textBlocks
 	env     slots
 	data    slots
 	json    jsonScanner
@@ -61,7 +62,8 @@ func NewDecoder(l Limits) *Decoder {
 //
 // A null counts as absent. Attributes and fields that the type does not know
 // are skipped, after a check that they are well-formed. Strings that ev holds
-// do not refer to m.
+// do not refer to m; they share memory with those of other events, so whoever
+// keeps one for long clones it.
 func (d *Decoder) Decode(m *Message, ev *Event) *Refusal {
 	*ev = Event{}
 	d.refusal = nil
@@ -261,7 +263,7 @@ func (d *Decoder) envelope(m *Message, ev *Event) {
 		ev.Type = d.eventType(v.text)
 	}
 	if v := d.attr(attrID); v != nil && d.checkID("id", v.text) {
-		ev.ID = string(v.text)
+		ev.ID = d.texts.text(v.text)
 	}
 	if v := d.attr(attrSource); v != nil && d.checkID("source", v.text) {
 		ev.Source = d.strings.intern(v.text)
@@ -278,7 +280,7 @@ func (d *Decoder) envelope(m *Message, ev *Event) {
 		}
 	}
 	if v := d.attr(attrSubject); v != nil && d.checkID("subject", v.text) {
-		ev.Customer = string(v.text)
+		ev.Customer = d.texts.text(v.text)
 	}
 	trace := d.env.value(attrTrace).text
 	if len(trace) == 0 {
@@ -289,7 +291,7 @@ func (d *Decoder) envelope(m *Message, ev *Event) {
 		}
 	}
 	if isTraceparent(trace) {
-		ev.Trace = string(trace)
+		ev.Trace = d.texts.text(trace)
 	}
 }
 
@@ -359,7 +361,7 @@ func (d *Decoder) returned(ev *Event) {
 	if ev.Kind = Goods; d.data.value(fieldKind).kind != isAbsent {
 		ev.Kind = d.kind(Return)
 	}
-	ev.Reason = string(d.limited(fieldReason, maxReason))
+	ev.Reason = d.texts.text(d.limited(fieldReason, maxReason))
 }
 
 func (d *Decoder) complaint(ev *Event) {
@@ -512,7 +514,7 @@ func (d *Decoder) id(slot int, need bool) string {
 	if v == nil || !d.checkID(fieldNames[slot], v.text) {
 		return ""
 	}
-	return string(v.text)
+	return d.texts.text(v.text)
 }
 
 // label is an optional short text that many events share; "" means absent.

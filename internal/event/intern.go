@@ -1,5 +1,7 @@
 package event
 
+import "strings"
+
 // internTable shares equal strings between events: sources, categories,
 // channels, rates. It is bounded: full, it forgets all and begins again, so
 // that a flood of different strings costs allocations and no memory.
@@ -24,4 +26,19 @@ func (t *internTable) intern(b []byte) string {
 	s := string(b)
 	t.known[s] = s
 	return s
+}
+
+// textBlocks makes strings, many in one piece of memory.
+type textBlocks struct{ block strings.Builder }
+
+const blockBytes = 4 << 10
+
+func (t *textBlocks) text(b []byte) string {
+	if t.block.Cap()-t.block.Len() < len(b) {
+		t.block.Reset() // the strings keep the old one
+		t.block.Grow(max(blockBytes, len(b)))
+	}
+	at := t.block.Len()
+	t.block.Write(b)
+	return t.block.String()[at:]
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/zeebo/xxh3"
 
@@ -42,12 +43,12 @@ type Customer struct {
 
 // NewCustomer is a customer of whom nothing is known.
 func NewCustomer(id string) *Customer {
-	return &Customer{ID: id, Record: customer.NewRecord(), due: customer.NeverDue}
+	return &Customer{ID: strings.Clone(id), Record: customer.NewRecord(), due: customer.NeverDue}
 }
 
 // StoredCustomer is a customer as Redis holds it.
 func StoredCustomer(id string, value []byte) (*Customer, error) {
-	c := &Customer{ID: id, stored: true}
+	c := &Customer{ID: strings.Clone(id), stored: true}
 	if err := customer.Decode(value, &c.Record); err != nil {
 		return nil, fmt.Errorf("customer %s: %w", id, err)
 	}
