@@ -1,0 +1,249 @@
+package simulation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tierstream/tierstream/internal/state"
+)
+
+// perSeed is how many faults a seed has.
+const perSeed = 6
+
+// outcome is what a seed came to.
+type outcome struct {
+	seed     uint64
+	events   int
+	hits     map[pair]int
+	unmet    []pair // faults whose step did not come about
+	raised   int    // rebuilds on a new key generation
+	rejected int    // scripts refused
+	settled  time.Duration
+	virtual  time.Duration
+	result   uint64 // hash of what was published and stored
+	order    uint64 // hash of the steps in their order
+	failures []string
+	trace    []string
+}
+
+// simulate runs one seed in a bubble of its own.
+func simulate(t *testing.T, seed uint64, plan func(*world) []*fault) (o *outcome) {
+	synctest.Test(t, func(t *testing.T) {
+		o = runSeed(t, seed, plan)
+	})
+	return o
+}
+
+// seedPlan draws the faults of a seed.
+func seedPlan(w *world) []*fault {
+	var fs []*fault
+	for j := range uint64(perSeed) {
+		fs = append(fs, newFault(w.rnd, drawn(w.seed, j, perSeed), int(j)+1))
+	}
+	return fs
+}
+
+// needsOld: AddPartitionsToTxn is a request only of brokers before Kafka 4.
+func needsOld(seed uint64) bool {
+	for j := range uint64(perSeed) {
+		if drawn(seed, j, perSeed).step == addPartitions {
+			return true
+		}
+	}
+	return seed%4 == 0
+}
+
+func runSeed(t *testing.T, seed uint64, plan func(*world) []*fault) *outcome {
+	w := newWorld(t, seed, needsOld(seed))
+	o := &outcome{seed: seed}
+	w.tracef("seed %d: clock %s, batches of %d, cache of %d bytes", seed, w.cfg.Rules.Clock, w.cfg.BatchRecords, w.cfg.CacheBytes)
+	for range 2 + w.rnd.IntN(2) {
+		w.start()
+	}
+	feed := newFeeder(w)
+	stop, fed := make(chan struct{}), make(chan struct{})
+	go func() { defer close(fed); feed.run(stop) }()
+
+	if plan != nil {
+		for _, f := range plan(w) {
+			time.Sleep(f.quiet)
+			if !w.bring(f, feed) {
+				o.unmet = append(o.unmet, f.pair)
+			}
+		}
+	}
+	w.heal()
+	close(stop)
+	<-fed
+	o.events = feed.count()
+	healed := time.Now()
+	fail := func(format string, args ...any) {
+		o.failures = append(o.failures, fmt.Sprintf(format, args...))
+	}
+	if err := w.settle(feed); err != nil {
+		fail("it did not settle: %v", err)
+	}
+	o.settled = time.Since(healed)
+	w.stop(fail)
+	o.result = w.verify(feed, fail)
+	w.watch.mu.Lock()
+	for _, v := range w.watch.violations {
+		fail("I7: %s", v)
+	}
+	o.raised, o.rejected = w.watch.accepted[raise], w.watch.rejected
+	w.watch.mu.Unlock()
+	feed.close()
+	w.client.Close()
+	must(w.admin.Close())
+	w.kafka.Close()
+	w.redis.Close()
+	o.hits, o.trace, o.order, o.virtual = w.hits, w.trace, w.order, time.Since(w.began)
+	return o
+}
+
+// bring arms a fault and sees to it that its step comes about.
+func (w *world) bring(f *fault, feed *feeder) bool {
+	if f.step == raise {
+		// A rebuild that died before it could install.
+		w.provoked(pair{crashBefore, install}, feed)
+	}
+	w.arm(f)
+	for range 4 {
+		w.provoke(f.step, feed)
+		select {
+		case <-f.fired:
+			return true
+		case <-time.After(4 * time.Second):
+		}
+	}
+	w.arm(nil)
+	select {
+	case <-f.fired:
+		return true
+	default:
+	}
+	w.tracef("%v: the step did not come about", f)
+	return false
+}
+
+// provoked brings about another fault first.
+func (w *world) provoked(p pair, feed *feeder) {
+	f := &fault{pair: p, fired: make(chan struct{}), lasts: time.Second}
+	w.bring(f, feed)
+}
+
+// provoke does what makes a rare step happen.
+func (w *world) provoke(s step, feed *feeder) {
+	switch s {
+	case joinGroup, syncGroup, rulesRead, acquire, initProducerID, journalCommitted, journalUncommitted, journalFetch, dueRead, raise, load:
+		is := w.running()
+		if len(is) > 2 || len(is) > 0 && w.rnd.IntN(2) == 0 {
+			w.leave(is[w.rnd.IntN(len(is))])
+		}
+		if len(is) < 4 {
+			w.start()
+		}
+	case install:
+		w.failover(uint64(w.rnd.IntN(4)), w.empty())
+	case reapply:
+		w.setBack(2 + w.rnd.IntN(6))
+		w.failover(uint64(w.rnd.IntN(4)), nil)
+	case compare:
+		feed.hush(3 * time.Second)
+	}
+}
+
+// heal ends all faults.
+func (w *world) heal() {
+	w.arm(nil)
+	for w.waiting() > 0 { // whoever crashed is replaced, pauses end, old primaries return
+		time.Sleep(100 * time.Millisecond)
+	}
+	w.refuse("", 0)
+	for _, h := range w.hosts() {
+		h.mu.Lock()
+		h.skew = 0
+		h.mu.Unlock()
+	}
+	w.tracef("no more faults")
+	for len(w.running()) < 2 {
+		w.start()
+	}
+}
+
+func (w *world) waiting() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.pending
+}
+
+// stoppedByClock is what a partition says that was stopped by a clock which
+// jumped; a human sets the clock and starts the instance again.
+const stoppedByClock = "later than now by more than the allowed skew"
+
+// settle waits until everything sent is applied, by instances that are ready.
+func (w *world) settle(feed *feeder) error {
+	const limit = 90 * time.Second
+	var last error
+	for began := time.Now(); time.Since(began) < limit; time.Sleep(250 * time.Millisecond) {
+		if last = w.settledOnce(feed); last == nil {
+			w.tracef("settled")
+			return nil
+		}
+		for _, i := range w.running() {
+			for p, err := range i.p.Stopped() {
+				if !strings.Contains(err.Error(), stoppedByClock) {
+					return fmt.Errorf("%s: partition %d stopped: %w", i.name, p, err)
+				}
+				w.tracef("%s: started again, its clock is right now", i.name)
+				w.leave(i)
+				w.start()
+				break
+			}
+		}
+	}
+	for _, i := range w.running() {
+		last = fmt.Errorf("%w; %s: %v", last, i.name, i.p.Ready())
+	}
+	return last
+}
+
+func (w *world) settledOnce(feed *feeder) error {
+	feed.mu.Lock()
+	defer feed.mu.Unlock()
+	for p := range int32(partitions) {
+		f, err := state.NewStore(w.admin, namespace, p, lease).Fence(w.ctx)
+		if err != nil || f == nil || f.Loading {
+			return fmt.Errorf("partition %d: fence %+v, %w", p, f, err)
+		}
+		for i, t := range w.topics.Inputs {
+			if want := feed.last[t][p]; f.State.Next[i].Next < want {
+				return fmt.Errorf("partition %d: %s is applied up to %d of %d", p, t, f.State.Next[i].Next, want)
+			}
+		}
+	}
+	for _, i := range w.running() {
+		if err := i.p.Ready(); err != nil {
+			return fmt.Errorf("%s: %w", i.name, err)
+		}
+	}
+	return nil
+}
+
+// stop ends all instances in good order, and waits for what is left of the
+// crashed ones.
+func (w *world) stop(fail func(string, ...any)) {
+	for _, i := range w.running() {
+		i.cancel()
+		<-i.done
+		if i.err != nil && !errors.Is(i.err, context.Canceled) { // while it was starting
+			fail("%s did not stop cleanly: %v", i.name, i.err)
+		}
+	}
+	w.ending.Wait()
+}
