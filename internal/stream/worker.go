@@ -269,7 +269,7 @@ func (s *session) begin(ctx context.Context, p *producer) error {
 }
 
 func (s *session) raise(ctx context.Context) error {
-	gen, err := s.store.Raise(ctx, s.machine.Identity())
+	gen, err := s.store.Raise(ctx, s.machine.Identity(), 0, nil)
 	if err != nil {
 		return s.doubt(err)
 	}
@@ -493,11 +493,11 @@ func (s *session) foldBatch(ctx context.Context, in *fold.Input, next []protocol
 	in.Customers = s.customers
 	var missing []string
 	want := func(id string) {
-		if _, ok := in.Customers[id]; ok {
-			return
-		}
 		c := s.cache.lookup(id)
 		if c == nil {
+			if _, ok := in.Customers[id]; ok {
+				return
+			}
 			missing = append(missing, id)
 		}
 		in.Customers[id] = c
