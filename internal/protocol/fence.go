@@ -34,7 +34,7 @@ func (f *Fence) Rebuilding() (done, total uint64, is bool) {
 	case f.Seq < f.Target:
 		return f.Seq, f.Target, true
 	default:
-		return 0, 0, f.Rebased.Open
+		return 0, 0, f.Rebased.Open || f.Damaged
 	}
 }
 

@@ -2,6 +2,7 @@ package state
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -32,9 +33,8 @@ func u64(v uint64) string { return strconv.FormatUint(v, 10) }
 func i64(v int64) string  { return strconv.FormatInt(v, 10) }
 
 // appendState appends the fields that a batch moves, with their values.
-func appendState(args []any, seq uint64, s *protocol.State, fl *protocol.Flood, p protocol.Published) []any {
+func appendState(args []any, s *protocol.State, fl *protocol.Flood, p protocol.Published) []any {
 	return append(args,
-		"seq", u64(seq),
 		"clock", i64(s.Clock),
 		"watermark", i64(s.Watermark),
 		"rules", s.Rules.String(),
@@ -58,7 +58,60 @@ func appendGenesis(args []any, g *protocol.Genesis) []any {
 	return append(args,
 		"incarnation", g.Incarnation.String(),
 		"live_since", i64(g.LiveSince),
+		"genesis", genesisText(g),
 	)
+}
+
+// appendRebased appends what a batch of a rebase says. Its base is not needed
+// any longer when it is done.
+func appendRebased(args []any, r *protocol.Rebased) []any {
+	open := "0"
+	if r.Open {
+		open = "1"
+	}
+	args = append(args, "rebase_seq", u64(r.Seq), "rebase_cause", r.Cause.String(), "rebase_open", open)
+	if !r.Open {
+		args = append(args, "base", "", "base_next", "")
+	}
+	return args
+}
+
+// origin is what is in field genesis, beside incarnation and live_since.
+type origin struct {
+	Partitions int32    `json:"partitions"`
+	Cluster    string   `json:"cluster"`
+	Topics     []string `json:"topics"`
+	TopicIDs   []string `json:"topic_ids"`
+	Start      []int64  `json:"start"`
+	Adopted    bool     `json:"adopted,omitempty"`
+}
+
+func genesisText(g *protocol.Genesis) string {
+	o := origin{Partitions: g.Partitions, Cluster: g.ClusterID, Topics: g.Topics, TopicIDs: g.TopicIDs, Adopted: g.Adopted}
+	for _, p := range g.Start {
+		o.Start = append(o.Start, p.Next)
+	}
+	b, err := json.Marshal(&o)
+	if err != nil {
+		panic(fmt.Sprintf("encoding a genesis: %v", err)) // plain values cannot fail
+	}
+	return string(b)
+}
+
+func (f *fields) genesis(name string) *protocol.Genesis {
+	if f.m[name] == "" {
+		return nil
+	}
+	var o origin
+	if err := json.Unmarshal([]byte(f.m[name]), &o); err != nil {
+		f.fail(name, err)
+		return nil
+	}
+	g := &protocol.Genesis{Partitions: o.Partitions, ClusterID: o.Cluster, Topics: o.Topics, TopicIDs: o.TopicIDs, Adopted: o.Adopted}
+	for _, n := range o.Start {
+		g.Start = append(g.Start, protocol.Position{Next: n, LeaderEpoch: -1})
+	}
+	return g
 }
 
 func listText(vs []int64) string {
@@ -160,6 +213,13 @@ func (f *fields) positions(name string) []protocol.Position {
 	return ps
 }
 
+// required are the fields without which state that stands at a point cannot be
+// continued.
+var required = []string{
+	"owner", "gen", "seq", "incarnation", "clock", "rules", "fold", "next", "counters", "read", "digest",
+	"published_seq", "published_chain", "published_offset",
+}
+
 func parseFence(m map[string]string) (*protocol.Fence, error) {
 	f := fields{m: m}
 	var o protocol.Fence
@@ -185,8 +245,21 @@ func parseFence(m map[string]string) (*protocol.Fence, error) {
 	o.Published.Seq = f.u64("published_seq")
 	f.bytes("published_chain", o.Published.Chain[:])
 	o.Published.Offset, o.Published.LeaderEpoch = f.i64("published_offset"), int32(f.i64("published_leader_epoch"))
+	o.Target = f.u64("target")
+	if g := f.genesis("genesis"); g != nil {
+		g.Incarnation, g.LiveSince = o.Incarnation, o.LiveSince
+		o.Genesis = g
+	}
+	o.Rebased = protocol.Rebased{Seq: f.u64("rebase_seq"), Open: m["rebase_open"] == "1"}
+	var err error
+	o.Rebased.Cause, err = protocol.ParseCause(m["rebase_cause"])
+	f.fail("rebase_cause", err)
+	o.Base, o.BaseNext = f.u64("base"), f.positions("base_next")
 	if f.err == nil && m["chain"] == "" {
 		f.err = fmt.Errorf("fence has no chain")
+	}
+	for _, name := range required {
+		o.Damaged = o.Damaged || !o.Loading && m[name] == ""
 	}
 	return &o, f.err
 }

@@ -8,6 +8,7 @@
 //
 //	ts:{<namespace>:<p>}:fence           hash   the fence
 //	ts:{<namespace>:<p>}:outbox          hash   seq → entry not known to be published
+//	ts:{<namespace>:<p>}:gens            set    key generations that may have keys
 //	ts:{<namespace>:<p>}:g<gen>:due      zset   customer → due time, +inf for never; every customer is in it
 //	ts:{<namespace>:<p>}:g<gen>:c:<id>   string the customer's record
 //	ts:{<namespace>:<p>}:g<gen>:w:<hash>:<id>  string a waiting return's original record
@@ -32,6 +33,9 @@ func (k Keys) Fence() string { return k.base + "fence" }
 
 // Outbox is the key of the outbox.
 func (k Keys) Outbox() string { return k.base + "outbox" }
+
+// Generations is the key of the set of key generations that may have keys.
+func (k Keys) Generations() string { return k.base + "gens" }
 
 // Due is the key of the due set of a key generation.
 func (k Keys) Due(gen uint64) string { return k.gen(gen) + "due" }

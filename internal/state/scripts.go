@@ -18,47 +18,59 @@ for i = 1, 5 do if f[i] ~= ARGV[i] then return {0} end end
 
 var (
 	// acquireScript takes a partition: a new epoch and owner, and the lease. A
-	// partition without a fence gets one that is loading.
-	// ARGV: owner, lease in ms. Returns {fresh, fence, outbox}.
-	acquireScript = redis.NewScript(`
+	// partition without a fence gets one that is loading, in a generation of
+	// which Redis holds nothing: only the fence may have been lost.
+	// KEYS: fence, outbox, generations. ARGV: owner, lease in ms, key prefix.
+	// Returns {fresh, fence, outbox, whether the generation has a due set}.
+	acquireScript = redis.NewScript(newGeneration + `
 local fresh = 0
 if redis.call('HEXISTS', KEYS[1], 'chain') == 0 then
   redis.call('DEL', KEYS[1], KEYS[2])
-  redis.call('HSET', KEYS[1], 'gen', '1', 'seq', '0', 'chain', 'loading')
+  redis.call('HSET', KEYS[1], 'gen', new_generation(KEYS[3], ARGV[3], 1), 'seq', '0', 'chain', 'loading')
   fresh = 1
 end
 redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 local t = redis.call('TIME')
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'lease', string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[2]))
-return {fresh, redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2])}`)
+local due = redis.call('EXISTS', ARGV[3] .. 'g' .. (redis.call('HGET', KEYS[1], 'gen') or '') .. ':due')
+return {fresh, redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2]), due}`)
 
-	// raiseScript abandons the current key generation: the next one is empty
-	// and loading. Returns {1, gen}.
-	raiseScript = redis.NewScript(checkIdentity + `
-local g = string.format('%.0f', ARGV[3] + 1)
-redis.call('HSET', KEYS[1], 'gen', g, 'seq', '0', 'chain', 'loading')
-redis.call('DEL', KEYS[2])
-return {1, g}`)
-
-	// renewScript extends the lease; it asks for epoch, owner and generation
-	// only, because batches move seq and chain meanwhile. ARGV: epoch, owner,
-	// gen, lease in ms. Returns {1} or {0}.
+	// renewScript extends a lease that holds; it asks for epoch, owner and
+	// generation only, because batches move seq and chain meanwhile. A lease
+	// that is over is not renewed: Redis may have lost the epoch of who came
+	// since, and nothing but the lease would tell the old owner.
+	// ARGV: epoch, owner, gen, lease in ms. Returns {1} or {0}.
 	renewScript = redis.NewScript(`
-local f = redis.call('HMGET', KEYS[1], 'epoch', 'owner', 'gen')
+local f = redis.call('HMGET', KEYS[1], 'epoch', 'owner', 'gen', 'lease')
 for i = 1, 3 do if f[i] ~= ARGV[i] then return {0} end end
 local t = redis.call('TIME')
-redis.call('HSET', KEYS[1], 'lease', string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[4]))
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+if now >= tonumber(f[4]) then return {0} end
+redis.call('HSET', KEYS[1], 'lease', string.format('%.0f', now + ARGV[4]))
 return {1}`)
 
 	// compareScript says whether the fence is still the expected one.
 	compareScript = redis.NewScript(checkIdentity + `return {1}`)
 
 	// loadScript reads values in the same atomic command that checks the
-	// identity. ARGV[6..]: keys. Returns {1, values in chunks}.
+	// identity. A missing value of somebody who is in the due set says that
+	// Redis does not hold what its fence says.
+	// ARGV[6]: due key, or empty for no such check; ARGV[7]: how many bytes of
+	// a key come before the customer; ARGV[8..]: keys. Returns {1, values in
+	// chunks}, or {2, the customer whose record is gone}.
 	loadScript = redis.NewScript(checkIdentity + `
 local r = {1}
-for i = 6, #ARGV, 2000 do
-  r[#r + 1] = redis.call('MGET', unpack(ARGV, i, math.min(i + 1999, #ARGV)))
+for i = 8, #ARGV, 2000 do
+  local v = redis.call('MGET', unpack(ARGV, i, math.min(i + 1999, #ARGV)))
+  if ARGV[6] ~= '' then
+    for j = 1, #v do
+      if not v[j] then
+        local id = string.sub(ARGV[i + j - 1], ARGV[7] + 1)
+        if redis.call('ZSCORE', ARGV[6], id) then return {2, id} end
+      end
+    end
+  end
+  r[#r + 1] = v
 end
 return r`)
 
@@ -78,7 +90,9 @@ return {1, redis.call('ZRANGE', ARGV[6], '-inf', ARGV[7], 'BYSCORE', 'LIMIT', 0,
 	//
 	// Returns {1} accepted, {2} the same batch is already there, {0} rejected,
 	// {3} rejected because the lease is over. "Already there" is tested before
-	// the lease: it is a fact, not a permission. It still asks that the fence is
+	// the lease: it is a fact, not a permission. The chain of a step of loading
+	// is always the same, so the seq, the first of the fence fields, is compared
+	// as well. It still asks that the fence is
 	// mine, or I would go on with what another owner has taken.
 	//
 	// Types are checked before the first write, because a script is not rolled
@@ -89,7 +103,7 @@ return {1, redis.call('ZRANGE', ARGV[6], '-inf', ARGV[7], 'BYSCORE', 'LIMIT', 0,
 local A = ARGV
 local f = redis.call('HMGET', KEYS[1], 'epoch', 'owner', 'gen', 'seq', 'chain', 'lease')
 if f[1] ~= A[1] or f[2] ~= A[2] or f[3] ~= A[3] then return {0} end
-if f[5] == A[6] then return {2} end
+if f[5] == A[6] and f[4] == A[10] then return {2} end
 if f[4] ~= A[4] or f[5] ~= A[5] then return {0} end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)

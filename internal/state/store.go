@@ -59,7 +59,7 @@ func accepted(v []any) bool { n, _ := v[0].(int64); return n == 1 }
 // Acquire makes owner the owner of the partition, whoever had it. fresh says
 // that there was no fence.
 func (s *Store) Acquire(ctx context.Context, owner protocol.Nonce) (f *protocol.Fence, outbox []*protocol.Entry, fresh bool, err error) {
-	v, err := s.run(ctx, acquireScript, []string{s.keys.Fence(), s.keys.Outbox()}, []any{owner.String(), s.lease.Milliseconds()})
+	v, err := s.run(ctx, acquireScript, []string{s.keys.Fence(), s.keys.Outbox(), s.keys.Generations()}, []any{owner.String(), s.lease.Milliseconds(), s.keys.base})
 	if err != nil {
 		return nil, nil, false, fmt.Errorf("acquiring the fence: %w", err)
 	}
@@ -68,7 +68,13 @@ func (s *Store) Acquire(ctx context.Context, owner protocol.Nonce) (f *protocol.
 		return nil, nil, false, fmt.Errorf("acquiring the fence: %w", err)
 	}
 	if f, err = parseFence(m); err != nil {
-		return nil, nil, false, fmt.Errorf("acquiring the fence: %w", err)
+		if f.Epoch == 0 || f.Owner != owner || f.Gen == 0 {
+			return nil, nil, false, fmt.Errorf("acquiring the fence: %w", err)
+		}
+		f.Damaged = true
+	}
+	if due, _ := v[3].(int64); due == 0 && f.State.Digest != [16]byte{} && !f.Loading {
+		f.Damaged = true // there are customers, but no index of them
 	}
 	box, err := hash(v[2])
 	if err != nil {
@@ -99,20 +105,7 @@ func hash(v any) (map[string]string, error) {
 	return m, nil
 }
 
-// Raise abandons the key generation: the next is empty and loading.
-func (s *Store) Raise(ctx context.Context, id protocol.Identity) (gen uint64, err error) {
-	v, err := s.run(ctx, raiseScript, []string{s.keys.Fence(), s.keys.Outbox()}, appendIdentity(nil, id))
-	if err != nil {
-		return 0, fmt.Errorf("raising the key generation: %w", err)
-	}
-	if !accepted(v) {
-		return 0, ErrFenced
-	}
-	text, _ := v[1].(string)
-	return strconv.ParseUint(text, 10, 64)
-}
-
-// Renew extends the lease.
+// Renew extends a lease that holds; one that is over is ErrFenced.
 func (s *Store) Renew(ctx context.Context, id protocol.Identity) error {
 	v, err := s.run(ctx, renewScript, []string{s.keys.Fence()}, []any{u64(id.Epoch), id.Owner.String(), u64(id.Gen), s.lease.Milliseconds()})
 	if err != nil {
@@ -140,22 +133,26 @@ func (s *Store) Compare(ctx context.Context, id protocol.Identity) error {
 // Load reads customers' records, nil for those without one, in order. All
 // values come with one check of the fence per chunk, and a batch's chunks are
 // valid together because any write between them would have moved the fence.
+// ErrDamaged means: somebody has no record who must have one.
 func (s *Store) Load(ctx context.Context, id protocol.Identity, customers []string) ([][]byte, error) {
-	return s.load(ctx, id, len(customers), func(i int) string { return s.keys.Customer(id.Gen, customers[i]) })
+	due, before := s.keys.Due(id.Gen), len(s.keys.Customer(id.Gen, ""))
+	return s.load(ctx, id, len(customers), due, before, func(i int) string { return s.keys.Customer(id.Gen, customers[i]) })
 }
 
 // LoadWaiting reads the original records of waiting returns.
 func (s *Store) LoadWaiting(ctx context.Context, id protocol.Identity, ws []WaitingKey) ([][]byte, error) {
-	return s.load(ctx, id, len(ws), func(i int) string { return s.keys.Waiting(id.Gen, ws[i]) })
+	return s.load(ctx, id, len(ws), "", 0, func(i int) string { return s.keys.Waiting(id.Gen, ws[i]) })
 }
 
 // loadChunk bounds how long one script may hold Redis.
 const loadChunk = 10_000
 
-func (s *Store) load(ctx context.Context, id protocol.Identity, n int, key func(int) string) ([][]byte, error) {
+// load reads n keys. With a due set, who has no value must not be in it;
+// before is how many bytes of a key come before the customer.
+func (s *Store) load(ctx context.Context, id protocol.Identity, n int, due string, before int, key func(int) string) ([][]byte, error) {
 	out := make([][]byte, 0, n)
 	for from := 0; from < n; from += loadChunk {
-		args := appendIdentity(make([]any, 0, 5+min(n-from, loadChunk)), id)
+		args := append(appendIdentity(make([]any, 0, 7+min(n-from, loadChunk)), id), due, before)
 		for i := from; i < min(n, from+loadChunk); i++ {
 			args = append(args, key(i))
 		}
@@ -163,20 +160,16 @@ func (s *Store) load(ctx context.Context, id protocol.Identity, n int, key func(
 		if err != nil {
 			return nil, fmt.Errorf("loading %d values: %w", n, err)
 		}
-		if !accepted(v) {
+		switch answer, _ := v[0].(int64); answer {
+		case 1:
+		case 2:
+			return nil, fmt.Errorf("customer %v: %w", v[1], ErrDamaged)
+		default:
 			return nil, ErrFenced
 		}
 		for _, chunk := range v[1:] {
-			l, ok := chunk.([]any)
-			if !ok {
-				return nil, fmt.Errorf("loading %d values: unexpected reply %T", n, chunk)
-			}
-			for _, x := range l {
-				if text, ok := x.(string); ok {
-					out = append(out, []byte(text))
-				} else {
-					out = append(out, nil)
-				}
+			if out, err = appendValues(out, chunk); err != nil {
+				return nil, fmt.Errorf("loading %d values: %w", n, err)
 			}
 		}
 	}
@@ -210,6 +203,10 @@ func (s *Store) Due(ctx context.Context, id protocol.Identity, upTo int64, n int
 	for i := 0; i < len(l); i += 2 {
 		customer, _ := l[i].(string)
 		score, _ := l[i+1].(string)
+		if score == "-inf" {
+			out = append(out, DueEntry{customer, Pending})
+			continue
+		}
 		due, err := strconv.ParseFloat(score, 64)
 		if err != nil {
 			return nil, fmt.Errorf("reading the due set: customer %s: %w", customer, err)
@@ -231,9 +228,10 @@ type Put struct {
 type Batch struct {
 	Identity  protocol.Identity // expected
 	Point     protocol.Point    // after
-	State     *protocol.State   // after
+	State     *protocol.State   // after; nil for a step of loading, see Fill
 	Flood     *protocol.Flood   // after
-	Genesis   *protocol.Genesis // of the genesis only
+	Genesis   *protocol.Genesis // of the genesis, and of a rebase
+	Rebased   *protocol.Rebased // of a rebase only
 	Published protocol.Published
 	Drop      []uint64        // outbox entries known to be published
 	Entry     *protocol.Entry // nil when nothing is to be published (re-applied)
@@ -253,15 +251,21 @@ func (s *Store) Apply(ctx context.Context, b *Batch) (protocol.Answer, error) {
 	gen := b.Identity.Gen
 	args := make([]any, 0, 64+3*len(b.Customers)+len(b.Drop))
 	args = appendIdentity(args, b.Identity)
-	args = append(args, b.Point.Chain.String(), s.lease.Milliseconds())
+	args = append(args, chainText(protocol.Identity{Point: b.Point, Loading: b.State == nil}), s.lease.Milliseconds())
 
 	count := func() int { args = append(args, 0); return len(args) - 1 }
 	close := func(at int) { args[at] = len(args) - at - 1 }
 
 	at := count()
-	args = appendState(args, b.Point.Seq, b.State, b.Flood, b.Published)
+	args = append(args, "seq", u64(b.Point.Seq))
+	if b.State != nil {
+		args = appendState(args, b.State, b.Flood, b.Published)
+	}
 	if b.Genesis != nil {
 		args = appendGenesis(args, b.Genesis)
+	}
+	if b.Rebased != nil {
+		args = appendRebased(args, b.Rebased)
 	}
 	close(at)
 	at = count()
@@ -348,8 +352,11 @@ func unpackEntry(b []byte) (*protocol.Entry, error) {
 }
 
 func score(due int64) string {
-	if due == NeverDue {
+	switch due {
+	case NeverDue:
 		return "+inf"
+	case Pending:
+		return "-inf"
 	}
 	return i64(due)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,14 +119,15 @@ func dump(t *testing.T, rdb redis.UniversalClient) string {
 			v = m
 		case "zset":
 			v = rdb.ZRangeWithScores(ctx, k, 0, -1).Val()
+		case "set":
+			m := rdb.SMembers(ctx, k).Val()
+			slices.Sort(m)
+			v = m
 		}
 		lines = append(lines, fmt.Sprintf("%s = %q", k, fmt.Sprint(v)))
 	}
-	b := bytes.Join(nil, nil)
-	for _, l := range lines {
-		b = append(append(b, l...), '\n')
-	}
-	return string(b)
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
 }
 
 func TestAcquireCreatesALoadingFenceAndRaisesTheEpoch(t *testing.T) {
@@ -158,6 +160,7 @@ func TestFenceAndOutboxComeBackAsWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := protocol.Fence{
+			Genesis:  &protocol.Genesis{Incarnation: protocol.Nonce{8}, LiveSince: 77},
 			Identity: protocol.Identity{Epoch: 2, Owner: protocol.Nonce{5}, Gen: 1, Point: b.Point},
 			Lease:    f.Lease, Incarnation: protocol.Nonce{8}, LiveSince: 77, State: *b.State, Flood: *b.Flood, Published: b.Published,
 		}
@@ -209,7 +212,7 @@ func TestApplyIsRefusedOnAnyOtherIdentity(t *testing.T) {
 			if err := s.Compare(t.Context(), other); !errors.Is(err, ErrFenced) {
 				t.Errorf("%s: compare: %v", name, err)
 			}
-			if _, err := s.Raise(t.Context(), other); !errors.Is(err, ErrFenced) {
+			if _, err := s.Raise(t.Context(), other, 0, nil); !errors.Is(err, ErrFenced) {
 				t.Errorf("%s: raise: %v", name, err)
 			}
 		}
@@ -251,10 +254,37 @@ func TestApplyNeedsTheLease(t *testing.T) {
 			t.Fatal(err)
 		}
 		answer(t, s, batch(id, 2), protocol.Rejected)
+		// A paused owner that wakes to a Redis that lost its heir's epoch finds
+		// itself named. Only the lease says that time has passed.
+		if err := s.Renew(t.Context(), id); !errors.Is(err, ErrFenced) {
+			t.Errorf("renewing a lease that is over: %v", err)
+		}
+		answer(t, s, batch(id, 2), protocol.Rejected)
+	})
+}
+
+func TestRenewExtendsTheOwnLease(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		s, id := started(t, rdb, testLease)
+		lease := func() int64 {
+			t.Helper()
+			f, err := s.Fence(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f.Lease
+		}
+		// So short that a renewal shows.
+		if err := rdb.HSet(t.Context(), s.keys.Fence(), "lease", lease()-testLease.Milliseconds()/2).Err(); err != nil {
+			t.Fatal(err)
+		}
+		before := lease()
 		if err := s.Renew(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
-		id = apply(t, s, batch(id, 2))
+		if now := lease(); now < before+testLease.Milliseconds()/4 {
+			t.Errorf("the lease was renewed from %d to %d", before, now)
+		}
 		other := id
 		other.Owner[0]++
 		if err := s.Renew(t.Context(), other); !errors.Is(err, ErrFenced) {
@@ -283,7 +313,7 @@ func TestRaiseAbandonsAGeneration(t *testing.T) {
 	both(t, func(t *testing.T, rdb redis.UniversalClient) {
 		s, id := started(t, rdb, testLease)
 		id = apply(t, s, batch(id, 2, Put{Customer: "c", Value: []byte("old"), Due: 1, DueMoved: true}))
-		gen, err := s.Raise(t.Context(), id)
+		gen, err := s.Raise(t.Context(), id, 0, nil)
 		if err != nil || gen != 2 {
 			t.Fatalf("generation %d, %v", gen, err)
 		}

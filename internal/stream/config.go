@@ -80,7 +80,14 @@ type Config struct {
 // expected one; reads return state.ErrFenced otherwise.
 type Store interface {
 	Acquire(ctx context.Context, owner protocol.Nonce) (f *protocol.Fence, outbox []*protocol.Entry, fresh bool, err error)
-	Raise(ctx context.Context, id protocol.Identity) (gen uint64, err error)
+	Raise(ctx context.Context, id protocol.Identity, base uint64, next []protocol.Position) (gen uint64, err error)
+	Aim(ctx context.Context, id protocol.Identity, target uint64) error
+	Fill(ctx context.Context, id protocol.Identity, customers []state.Put, wait []state.WaitingValue, unwait []state.WaitingKey) (protocol.Answer, error)
+	Members(ctx context.Context, id protocol.Identity, gen uint64, from, n int) ([]string, error)
+	LoadFrom(ctx context.Context, id protocol.Identity, gen uint64, customers []string) ([][]byte, error)
+	LoadWaitingFrom(ctx context.Context, id protocol.Identity, gen uint64, ws []state.WaitingKey) ([][]byte, error)
+	Abandoned(ctx context.Context, id protocol.Identity, n int) (state.Abandoned, error)
+	Forget(ctx context.Context, id protocol.Identity, a state.Abandoned, waiting []state.WaitingKey) error
 	Renew(ctx context.Context, id protocol.Identity) error
 	Compare(ctx context.Context, id protocol.Identity) error
 	Load(ctx context.Context, id protocol.Identity, customers []string) ([][]byte, error)

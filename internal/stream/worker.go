@@ -269,7 +269,7 @@ func (s *session) begin(ctx context.Context, p *producer) error {
 }
 
 func (s *session) raise(ctx context.Context) error {
-	gen, err := s.store.Raise(ctx, s.machine.Identity())
+	gen, err := s.store.Raise(ctx, s.machine.Identity(), 0, nil)
 	if err != nil {
 		return s.doubt(err)
 	}
