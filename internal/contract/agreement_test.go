@@ -101,6 +101,15 @@ func pack(tb rapid.TB, v any) []byte {
 	return b
 }
 
+// unpack is the inverse, for what has no numbers beyond int64.
+func unpack(tb rapid.TB, b []byte) (v any) {
+	tb.Helper()
+	if err := msgpack.Unmarshal(b, &v); err != nil {
+		tb.Fatal(err)
+	}
+	return v
+}
+
 // unsaid is what the decoder refuses and a schema cannot say. The rows of the
 // table in docs/events.md are these, by name.
 var unsaid = []struct {
