@@ -219,7 +219,7 @@ func TestEntryBoundsHold(t *testing.T) {
 		}},
 		"orders": {maxOrderBytes, func(f *Facts) {
 			for i := range n {
-				f.Orders = append(f.Orders, Order{-int64(i % 2), math.MaxUint64, math.MaxUint64, math.MinInt32, math.MaxUint32, math.MaxUint32, Currency{'U', 'S', 'D'}, maxAmount, maxAmount, maxAmount, -maxAmount, true})
+				f.Orders = append(f.Orders, Order{-int64(i % 2), math.MaxUint64, math.MaxUint64, maxAmount, maxAmount, maxAmount, -maxAmount, math.MinInt32, math.MaxUint32, math.MaxUint32, Currency{'U', 'S', 'D'}, true})
 			}
 		}},
 		"waiting": {maxWaitingBytes, func(f *Facts) {

@@ -116,14 +116,14 @@ type Order struct {
 	Time     int64
 	Hash     uint64 // of the order ID
 	Event    uint64 // event-ID hash; of several events that say the same, the least
+	Amount   int64  // minor units of Currency
+	Returned int64  // Σ returns, minor units of Currency, at most Amount
+	Base     int64  // Amount in the base currency, before returns
+	Margin   int64  // stated margin in the base currency, before returns; valid if HasMargin
 	Day      int32
 	Content  uint32   // low half of the purchase's content hash
 	Category uint32   // hash of the category; 0 when it states none
 	Currency Currency // zero: the base currency
-	Amount   int64    // minor units of Currency
-	Returned int64    // Σ returns, minor units of Currency, at most Amount
-	Base     int64    // Amount in the base currency, before returns
-	Margin   int64    // stated margin in the base currency, before returns; valid if HasMargin
 	// HasMargin tells a stated margin from one that the model must assume.
 	HasMargin bool
 }

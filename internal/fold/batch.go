@@ -27,6 +27,9 @@ type Record struct {
 
 	Event   event.Event
 	Refusal *event.Refusal // nil when Event is valid
+	// Customer is the event's, from whoever has it at hand; nil: the batch's Set
+	// has it.
+	Customer *Customer
 }
 
 // Customer is a customer as the owner holds it: the record, and what Redis
@@ -67,7 +70,8 @@ func digestTerm(id string, value []byte) customer.Digest {
 }
 
 // Set gives the batch its customers. It must know every customer that the
-// batch names: those of valid events, and those it sweeps.
+// batch names: those of valid events, unless their records hold them, and those
+// it sweeps.
 type Set map[string]*Customer
 
 // Waiting names the original record of a waiting return.
@@ -323,9 +327,11 @@ func (b *batch) record(r *Record) error {
 		return nil
 	}
 	ev := &r.Event
-	c := b.in.Customers[ev.Customer]
+	c := r.Customer
 	if c == nil {
-		return fmt.Errorf("customer %s: not loaded", ev.Customer)
+		if c = b.in.Customers[ev.Customer]; c == nil {
+			return fmt.Errorf("customer %s: not loaded", ev.Customer)
+		}
 	}
 	// Every evaluation of this customer due before the event is made first.
 	if c.Record.Due <= ev.Time {

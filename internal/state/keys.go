@@ -17,6 +17,7 @@ package state
 import (
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // Keys names the keys of one partition. All share one hash tag, hence one
@@ -42,6 +43,25 @@ func (k Keys) Due(gen uint64) string { return k.gen(gen) + "due" }
 
 // Customer is the key of a customer's record.
 func (k Keys) Customer(gen uint64, id string) string { return k.gen(gen) + "c:" + id }
+
+// customers are the keys of the records of puts, all in one piece of memory.
+func (k Keys) customers(gen uint64, puts []Put) []string {
+	prefix := k.Customer(gen, "")
+	n := len(puts) * len(prefix)
+	for i := range puts {
+		n += len(puts[i].Customer)
+	}
+	var b strings.Builder
+	b.Grow(n)
+	keys := make([]string, len(puts))
+	for i := range puts {
+		at := b.Len()
+		b.WriteString(prefix)
+		b.WriteString(puts[i].Customer)
+		keys[i] = b.String()[at:]
+	}
+	return keys
+}
 
 // Waiting is the key of the original record of a waiting return.
 func (k Keys) Waiting(gen uint64, w WaitingKey) string {

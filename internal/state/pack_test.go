@@ -21,13 +21,13 @@ func packable(messages int) *protocol.Entry {
 	return e
 }
 
-// The buffer is used again for every batch, so what an earlier entry left in
-// it must not show.
+// The buffers are used again for every batch, so what an earlier entry left in
+// them must not show.
 func TestPackedEntriesComeBackAsTheyWere(t *testing.T) {
-	var buf []byte
+	var p packBuffers
 	for _, n := range []int{3000, 1, 40, 0, 3000} {
 		e := packable(n)
-		buf = packEntry(buf, e)
+		buf := p.pack(e)
 		got, err := unpackEntry(bytes.Clone(buf))
 		if err != nil {
 			t.Fatal(err)
@@ -45,10 +45,21 @@ func TestPackedEntriesComeBackAsTheyWere(t *testing.T) {
 }
 
 func TestUnpackRefusesACutEntry(t *testing.T) {
-	b := packEntry(nil, packable(100))
+	b := new(packBuffers).pack(packable(100))
 	for n := range len(b) {
 		if _, err := unpackEntry(b[:n]); err == nil {
 			t.Fatalf("%d of %d bytes were taken for an entry", n, len(b))
+		}
+	}
+}
+
+func TestKeysOfABatchAreThoseOfItsCustomers(t *testing.T) {
+	k := PartitionKeys("test", 3)
+	puts := []Put{{Customer: "c1"}, {Customer: ""}, {Customer: "ça:{va}"}}
+	keys := k.customers(12, puts)
+	for i, p := range puts {
+		if want := k.Customer(12, p.Customer); keys[i] != want {
+			t.Errorf("customer %q: key %s, want %s", p.Customer, keys[i], want)
 		}
 	}
 }

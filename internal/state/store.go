@@ -269,8 +269,9 @@ func (s *Store) Apply(ctx context.Context, b *Batch) (protocol.Answer, error) {
 	}
 	close(at)
 	at = count()
+	keys := s.keys.customers(gen, b.Customers)
 	for i := range b.Customers {
-		args = append(args, s.keys.Customer(gen, b.Customers[i].Customer), b.Customers[i].Value)
+		args = append(args, keys[i], b.Customers[i].Value)
 	}
 	close(at)
 	at = count()
@@ -297,10 +298,9 @@ func (s *Store) Apply(ctx context.Context, b *Batch) (protocol.Answer, error) {
 	close(at)
 	at = count()
 	if b.Entry != nil {
-		p := packs.Get().(*[]byte)
+		p := packs.Get().(*packBuffers)
 		defer packs.Put(p) // the client has written it, or given up, when run returns
-		*p = packEntry(*p, b.Entry)
-		args = append(args, u64(b.Entry.Seq), *p)
+		args = append(args, u64(b.Entry.Seq), p.pack(b.Entry))
 	}
 	close(at)
 
@@ -323,22 +323,23 @@ func (s *Store) Apply(ctx context.Context, b *Batch) (protocol.Answer, error) {
 // MessagePack array.
 const packedEntry = 0xc1 // MessagePack leaves it unused
 
-// packEntry is the entry as the outbox holds it, in dst's memory where that
-// suffices. Tier changes resemble each other, and Redis copies every byte
-// several times on its way to its log: uncompressed, they were a third of its
-// work.
-func packEntry(dst []byte, e *protocol.Entry) []byte {
-	raw := e.Encode()
-	if len(raw) < 1<<10 {
-		return append(dst[:0], raw...)
-	}
-	dst = slices.Grow(dst[:0], 1+s2.MaxEncodedLen(len(raw)))
-	dst = append(dst, packedEntry)
-	return dst[:1+len(s2.Encode(dst[1:cap(dst)], raw))]
-}
+// packBuffers are what packing needs, some megabytes each.
+type packBuffers struct{ raw, packed []byte }
 
-// packs are buffers of packEntry, some megabytes each.
-var packs = sync.Pool{New: func() any { return new([]byte) }}
+var packs = sync.Pool{New: func() any { return new(packBuffers) }}
+
+// pack is the entry as the outbox holds it, in p's memory: valid until the next
+// call. Tier changes resemble each other, and Redis copies every byte several
+// times on its way to its log: uncompressed, they were a third of its work.
+func (p *packBuffers) pack(e *protocol.Entry) []byte {
+	p.raw = e.Append(p.raw[:0])
+	if len(p.raw) < 1<<10 {
+		return p.raw
+	}
+	p.packed = slices.Grow(p.packed[:0], 1+s2.MaxEncodedLen(len(p.raw)))
+	p.packed = append(p.packed, packedEntry)
+	return p.packed[:1+len(s2.Encode(p.packed[1:cap(p.packed)], p.raw))]
+}
 
 func unpackEntry(b []byte) (*protocol.Entry, error) {
 	if len(b) > 0 && b[0] == packedEntry {

@@ -490,47 +490,35 @@ func (s *session) decode(ctx context.Context, t *taken) []*fold.Record {
 func (s *session) foldBatch(ctx context.Context, in *fold.Input, next []protocol.Position) (*fold.Output, error) {
 	in.Parent, in.State, in.Flood, in.Next = s.machine.Identity().Point, s.state, s.flood, next
 	clear(s.customers)
-	in.Customers = s.customers
-	var missing []string
-	want := func(id string) {
+	in.Customers = s.customers // those of the sweep, and those that are loaded
+	var missing []*fold.Customer
+	find := func(id string) *fold.Customer {
 		c := s.cache.lookup(id)
 		if c == nil {
-			if _, ok := in.Customers[id]; ok {
-				return
-			}
-			missing = append(missing, id)
+			c = in.Customers[id]
 		}
-		in.Customers[id] = c
+		if c == nil {
+			c = fold.NewCustomer(id)
+			in.Customers[c.ID] = c
+			missing = append(missing, c)
+		}
+		return c
 	}
 	for _, id := range in.Sweep {
-		want(id)
+		in.Customers[id] = find(id)
 	}
 	for _, r := range in.Records {
 		if r.Refusal == nil {
-			want(r.Event.Customer)
+			r.Customer = find(r.Event.Customer)
 		}
 	}
-	began := time.Now()
-	if len(missing) > 0 {
-		values, err := s.store.Load(ctx, s.machine.Identity(), missing)
-		if err != nil {
-			return nil, s.doubt(err)
-		}
-		for i, id := range missing {
-			c := fold.NewCustomer(id)
-			if values[i] != nil {
-				if c, err = fold.StoredCustomer(id, values[i]); err != nil {
-					return nil, stopf("loading: %w", err)
-				}
-			}
-			in.Customers[id] = c
-		}
-		s.metrics.stage(ctx, "load", began)
+	if err := s.load(ctx, missing); err != nil {
+		return nil, err
 	}
 	if err := s.loadOriginals(ctx, in); err != nil {
 		return nil, err
 	}
-	began = time.Now()
+	began := time.Now()
 	out, err := s.engine.Fold(in)
 	if errors.Is(err, fold.ErrFlood) {
 		return nil, stopError{err}
@@ -542,12 +530,48 @@ func (s *session) foldBatch(ctx context.Context, in *fold.Input, next []protocol
 	return out, nil
 }
 
+// load makes new customers what Redis holds of them.
+func (s *session) load(ctx context.Context, customers []*fold.Customer) error {
+	if len(customers) == 0 {
+		return nil
+	}
+	began := time.Now()
+	ids := make([]string, len(customers))
+	for i, c := range customers {
+		ids[i] = c.ID
+	}
+	values, err := s.store.Load(ctx, s.machine.Identity(), ids)
+	if err != nil {
+		return s.doubt(err)
+	}
+	for i, c := range customers {
+		if values[i] == nil {
+			continue
+		}
+		stored, err := fold.StoredCustomer(c.ID, values[i])
+		if err != nil {
+			return stopf("loading: %w", err)
+		}
+		*c = *stored
+	}
+	s.metrics.stage(ctx, "load", began)
+	return nil
+}
+
 // loadOriginals reads the waiting returns of the batch's customers.
 func (s *session) loadOriginals(ctx context.Context, in *fold.Input) error {
 	var keys []state.WaitingKey
-	for id, c := range in.Customers {
+	add := func(c *fold.Customer) {
 		for i := range c.Record.Facts.Waiting {
-			keys = append(keys, state.WaitingKey{Customer: id, Hash: c.Record.Facts.Waiting[i].Hash})
+			keys = append(keys, state.WaitingKey{Customer: c.ID, Hash: c.Record.Facts.Waiting[i].Hash})
+		}
+	}
+	for _, id := range in.Sweep {
+		add(in.Customers[id])
+	}
+	for _, r := range in.Records {
+		if r.Customer != nil {
+			add(r.Customer) // some of them twice
 		}
 	}
 	if len(keys) == 0 {
