@@ -117,7 +117,13 @@ func (f *Folder) Expire(r *Record, before int64) []uint64 {
 	for n < len(fs.Waiting) && plus(fs.Waiting[n].Time, f.grace) < before {
 		n++
 	}
-	if n == 0 {
+	return f.Drop(r, n)
+}
+
+// Drop removes the n earliest waiting returns, as Expire does.
+func (f *Folder) Drop(r *Record, n int) []uint64 {
+	fs := &r.Facts
+	if n <= 0 {
 		return nil
 	}
 	hashes := make([]uint64, n)

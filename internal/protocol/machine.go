@@ -52,8 +52,10 @@ type Scan struct {
 	// whether it does.
 	R     Published
 	Found bool
-	// Blocked is why the journal cannot be re-applied up to K: from R where
-	// Found, else from the genesis. NoCause when it can.
+	// BlockedR is why the journal cannot be re-applied from R up to K, where
+	// Found; NoCause when it can.
+	BlockedR Cause
+	// Blocked is why it cannot be from the genesis. Of a whole scan.
 	Blocked Cause
 }
 
@@ -231,8 +233,8 @@ func (m *Machine) proceed(s Scan) bool {
 		switch {
 		case m.id.Point == s.K.Point:
 			m.ready()
-		case s.Blocked != NoCause:
-			m.rebuild = Rebuild{Blocked: s.Blocked, Base: m.id.Gen}
+		case s.BlockedR != NoCause:
+			m.rebuild = Rebuild{Blocked: s.BlockedR, Base: m.id.Gen}
 			m.phase = Raising
 		default:
 			m.phase = Reapplying

@@ -173,14 +173,16 @@ func truncated(recs []*Record, from, k int, r Point) Scan {
 	s := scanOf(recs, from, k, r)
 	s.Start, s.Whole, s.Genesis = published(recs[from]).Offset, true, nil
 	s.Blocked = JournalTruncated
-	if s.Found {
-		s.Blocked = NoCause
-	}
 	return s
 }
 
 func blocked(s Scan, c Cause) Scan {
 	s.Blocked = c
+	return s
+}
+
+func blockedR(s Scan, c Cause) Scan {
+	s.BlockedR = c
 	return s
 }
 
@@ -248,7 +250,11 @@ func TestRecoveryDecision(t *testing.T) {
 		}(), Stopped, ErrLostJournal, 0, Rebuild{}},
 
 		{"Redis lost a suffix, the log begins beyond", found{id: at(recs[3]), pub: recs[2], outbox: es[3:4]},
-			[]Scan{blocked(scanOf(recs, 2, 6, point(recs[3])), LogTruncated)}, Raising, nil, 0, Rebuild{Blocked: LogTruncated, Base: 1}},
+			[]Scan{blockedR(scanOf(recs, 2, 6, point(recs[3])), LogTruncated)}, Raising, nil, 0, Rebuild{Blocked: LogTruncated, Base: 1}},
+		{"Redis lost a suffix, the log begins beyond the genesis only", found{id: at(recs[3]), pub: recs[2], outbox: es[3:4]},
+			[]Scan{blocked(scanOf(recs, 2, 6, point(recs[3])), LogTruncated)}, Reapplying, nil, 0, Rebuild{}},
+		{"damaged, the log begins beyond the genesis", found{id: at(recs[4]), fence: Fence{Damaged: true}},
+			[]Scan{blocked(scanOf(recs, 0, 4, point(recs[4])), LogTruncated)}, Raising, nil, 0, Rebuild{Cause: WrongState, Blocked: LogTruncated}},
 		{"Redis wiped, the log begins beyond", found{id: loading, fresh: true},
 			[]Scan{blocked(scanOf(recs, 0, 4, Point{}), LogTruncated)}, Loading, nil, 0, Rebuild{Cause: NoState, Blocked: LogTruncated}},
 		{"another branch, rules gone", found{id: at(other[5]), pub: recs[2], outbox: oes[3:6]},

@@ -207,7 +207,7 @@ func TestKeepsWithoutScore(t *testing.T) {
 		tier int
 		want bool
 	}{
-		{&Summary{}, -1, true}, {&Summary{}, 0, false}, {&bought, -1, false}, {&bought, 0, true}, {&bought, 2, false},
+		{&Summary{}, -1, true}, {&Summary{}, 0, true}, {&Summary{}, 2, false}, {&bought, -1, false}, {&bought, 0, true}, {&bought, 2, false},
 		{&on, -1, false}, {&on, 4, false}, {&on, 3, true}, {&on, 0, false},
 	} {
 		if got := m.Keeps(c.tier, c.s); got != c.want {

@@ -2,13 +2,14 @@ package scoring
 
 // Decide returns the tier after an evaluation that gave score, from the tier
 // before it (−1: none yet). Nobody has a tier before the first counted
-// purchase; whoever has returned everything has the lowest. Else a customer
+// purchase; whoever had one, but whose purchases are not known any more, has
+// the lowest, as whoever has returned everything. Else a customer
 // rises to the highest tier entered at score, and falls, one tier at a time,
 // while score is below the tier's leave threshold.
 func (m *Model) Decide(prev int, s *Summary, score int64) int {
 	switch {
 	case !s.Bought:
-		return -1
+		return min(prev, 0)
 	case !s.Active:
 		return 0
 	}

@@ -28,7 +28,7 @@ var (
 	// never taken again.
 	// KEYS: fence, outbox, generations. ARGV[6..]: key prefix, base, base_next.
 	// Returns {1, gen}.
-	raiseScript = redis.NewScript(checkIdentity + newGeneration + `
+	raiseScript = redis.NewScript(checkIdentity + checkLease + newGeneration + `
 redis.call('SADD', KEYS[3], ARGV[3])
 local g = new_generation(KEYS[3], ARGV[6], ARGV[3] + 1)
 redis.call('HSET', KEYS[1], 'gen', g, 'seq', '0', 'chain', 'loading')
@@ -38,7 +38,7 @@ redis.call('DEL', KEYS[2])
 return {1, g}`)
 
 	// aimScript says what readers must wait for. ARGV[6]: the sequence of K.
-	aimScript = redis.NewScript(checkIdentity + `
+	aimScript = redis.NewScript(checkIdentity + checkLease + `
 redis.call('HSET', KEYS[1], 'target', ARGV[6])
 return {1}`)
 
@@ -52,7 +52,7 @@ return {1, redis.call('ZRANGE', ARGV[6], ARGV[7], ARGV[8])}`)
 	// which nothing is left is forgotten.
 	// KEYS: fence, generations. ARGV[6..]: key prefix, at most so many.
 	// Returns {1}, or {1, gen, customers, their records}.
-	abandonedScript = redis.NewScript(checkIdentity + `
+	abandonedScript = redis.NewScript(checkIdentity + checkLease + `
 local base = redis.call('HGET', KEYS[1], 'base')
 for _, g in ipairs(redis.call('SMEMBERS', KEYS[2])) do
   if g ~= ARGV[3] and g ~= base then
@@ -71,7 +71,7 @@ return {1}`)
 	// forgetScript deletes customers of an abandoned generation, and never of
 	// the fence's own or its base.
 	// ARGV[6..]: gen, due key, number of customers, customers, keys.
-	forgetScript = redis.NewScript(checkIdentity + `
+	forgetScript = redis.NewScript(checkIdentity + checkLease + `
 if ARGV[6] == ARGV[3] or ARGV[6] == redis.call('HGET', KEYS[1], 'base') then return {0} end
 local last = 8 + ARGV[8]
 redis.call('ZREM', ARGV[7], unpack(ARGV, 9, last))

@@ -319,3 +319,33 @@ func TestOldGenerationsAreDeletedInSteps(t *testing.T) {
 		}
 	})
 }
+
+// An owner that overslept writes nothing, also where Redis names it still.
+func TestNoScriptWritesWithoutTheLease(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		s, id := started(t, rdb, testLease)
+		id = apply(t, s, batch(id, 2, Put{Customer: "c", Value: []byte("v"), Due: 1, DueMoved: true}))
+		id = raise(t, s, id, 0, nil)
+		if err := rdb.HSet(t.Context(), s.keys.Fence(), "lease", "1").Err(); err != nil {
+			t.Fatal(err)
+		}
+		before := dump(t, rdb)
+		if a, err := s.Fill(t.Context(), id, []Put{{Customer: "d", Value: []byte("v")}}, nil, nil); err != nil || a != protocol.Rejected {
+			t.Errorf("fill: %d, %v", a, err)
+		}
+		for name, err := range map[string]error{
+			"aim": s.Aim(t.Context(), id, 9), "forget": s.Forget(t.Context(), id, Abandoned{Gen: 1, Customers: []string{"c"}}, nil),
+			"raise": second(s.Raise(t.Context(), id, 0, nil)), "abandoned": second(s.Abandoned(t.Context(), id, 9)),
+			"renew": s.Renew(t.Context(), id),
+		} {
+			if !errors.Is(err, ErrFenced) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if after := dump(t, rdb); after != before {
+			t.Errorf("written:\n%s\nwas\n%s", after, before)
+		}
+	})
+}
+
+func second[T any](_ T, err error) error { return err }

@@ -16,6 +16,14 @@ local f = redis.call('HMGET', KEYS[1], 'epoch', 'owner', 'gen', 'seq', 'chain', 
 for i = 1, 5 do if f[i] ~= ARGV[i] then return {0} end end
 `
 
+// checkLease follows checkIdentity where a script writes. An owner that
+// overslept may find itself named, where Redis lost the epoch of who came
+// since; only the lease tells it.
+const checkLease = `
+local t = redis.call('TIME')
+if t[1] * 1000 + math.floor(t[2] / 1000) >= tonumber(f[6]) then return {0} end
+`
+
 var (
 	// acquireScript takes a partition: a new epoch and owner, and the lease. A
 	// partition without a fence gets one that is loading, in a generation of
