@@ -17,6 +17,9 @@ BIN := bin
 RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 # How long each fuzz target runs.
 FUZZTIME ?= 20s
+# How long make torture breaks things, and the brokers it has.
+DURATION ?= 10m
+BROKERS ?= 1
 # Benchmarks to run, and how often each.
 BENCH ?= .
 COUNT ?= 1
@@ -82,3 +85,11 @@ down: ## Stop the containers and delete their data
 .PHONY: e2e
 e2e: ## Test the rooms that use real Kafka and Redis; skips nothing
 	CI=true go test $(RACE) -count=1 -timeout 20m $$(grep -rl 'internal/testenv"' --include='*_test.go' cmd internal | xargs -n 1 dirname | sort -u | sed 's|^|./|')
+
+.PHONY: torture
+torture: ## Break real services for DURATION under load, then check everything; ARGS: -seed, -rate, -consumers
+	CI=true go test -count=1 -timeout 24h -v -run '^TestTorture$$' ./internal/torture -duration $(DURATION) -brokers $(BROKERS) $(ARGS)
+
+.PHONY: handover
+handover: ## Measure how long a rolling restart stops a partition, on real services
+	CI=true go test -count=1 -timeout 10m -v -run '^TestHandover$$' ./internal/torture -handovers 24

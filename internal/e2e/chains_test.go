@@ -3,13 +3,16 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/rig"
 	"github.com/tierstream/tierstream/internal/testenv"
 )
@@ -132,4 +135,105 @@ func TestWokenConsumerWritesNothing(t *testing.T) {
 		})
 	}
 	w.Check()
+}
+
+// TestWokenConsumerIsNotLedByAFence: Redis lost what the new owner had written
+// with the epoch that names it, so that the fence is again the one that the
+// woken process remembers. It still writes nothing, in Redis because its lease
+// is over and a lease that is over is not renewed, in Kafka because its
+// producer is fenced; and it waits for the group before it acquires.
+func TestWokenConsumerIsNotLedByAFence(t *testing.T) {
+	t.Parallel()
+	w := newWorldOn(t, testenv.Kafka(t, testenv.KafkaOptions{}), testenv.RedisOptions{AppendFsync: "everysec"})
+	g := rig.Traffic(t, 31, 0.03)
+	sleeper := w.Start()
+	w.Send(w.Take(g, 300))()
+	w.Settled(30 * time.Second)
+	wait := w.Send(w.Take(g, 400))
+	w.AfterApply()
+	sleeper.Signal(syscall.SIGSTOP)
+	backup := filepath.Join(t.TempDir(), "backup")
+	if err := w.redis.Backup(t.Context(), backup); err != nil {
+		t.Fatal(err)
+	}
+	fences := func() []*protocol.Fence {
+		t.Helper()
+		fs, err := w.Fences()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fs
+	}
+	slept := fences()
+
+	heir := w.Start()
+	wait()
+	w.Settled(60 * time.Second)
+	heir.Signal(syscall.SIGSTOP)
+	if err := w.redis.Restore(t.Context(), backup); err != nil {
+		t.Fatal(err)
+	}
+	before := fences()
+	for p, f := range before {
+		if f.Owner != slept[p].Owner {
+			t.Fatalf("partition %d: the restored fence names another owner than the sleeper", p)
+		}
+	}
+
+	// Not to be told by the group, at first.
+	if err := w.kafka.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	sleeper.Signal(syscall.SIGCONT)
+	unchanged := func() {
+		t.Helper()
+		for p, f := range fences() {
+			if f.Identity != before[p].Identity || f.Lease != before[p].Lease {
+				t.Fatalf("partition %d: the woken consumer made\n%+v of\n%+v", p, f, before[p])
+			}
+		}
+	}
+	rig.Until(t, 30*time.Second, "waiting for the woken consumer to try", func() error {
+		unchanged()
+		if n := w.scripts(); n < rig.Partitions {
+			return fmt.Errorf("it ran %d scripts", n)
+		}
+		return nil
+	})
+	if err := w.kafka.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	rig.Until(t, 30*time.Second, "waiting for the woken consumer to notice", func() error {
+		unchanged()
+		if n := strings.Count(sleeper.Output.String(), "lost=true"); n < rig.Partitions {
+			return fmt.Errorf("%d of %d partitions", n, rig.Partitions)
+		}
+		return nil
+	})
+
+	heir.Signal(syscall.SIGCONT)
+	w.Send(w.Take(g, 200))()
+	w.Settled(60 * time.Second)
+	w.Check() // no record of the sleeper's in the journal after one of the heir's, but by a new owner
+}
+
+// scripts is how many scripts Redis has run since it started.
+func (w *world) scripts() (n int) {
+	w.t.Helper()
+	stats, err := w.RDB.Info(context.Background(), "commandstats").Result()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for line := range strings.Lines(stats) {
+		var calls, usec, rejected, failed int
+		var perCall float64
+		for _, name := range []string{"eval", "evalsha"} {
+			// A script that the server does not know is a failed evalsha.
+			if _, err := fmt.Sscanf(line, "cmdstat_"+name+":calls=%d,usec=%d,usec_per_call=%g,rejected_calls=%d,failed_calls=%d",
+				&calls, &usec, &perCall, &rejected, &failed); err == nil {
+				n += calls - failed
+			}
+		}
+	}
+	return n
 }

@@ -5,11 +5,7 @@ package e2e
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -45,14 +41,18 @@ func TestRedisKilledAndRestarted(t *testing.T) {
 	w.Start()
 	w.Start()
 	g := rig.Traffic(t, 4, 0.03)
-	lost := 0
+	lost := int64(0)
 	for round := range 4 {
 		wait := w.Send(w.Take(g, 500))
 		w.Progress(w.Sent + 200)
 		w.AfterApply()
 		w.redis.Kill()
 		if round > 0 {
-			lost += w.cutLog(rng)
+			n, err := w.redis.LoseTail(1 + rng.Int64N(64<<10))
+			if err != nil {
+				t.Fatal(err)
+			}
+			lost += n
 		}
 		if err := w.redis.Restart(t.Context()); err != nil {
 			t.Fatal(err)
@@ -66,27 +66,6 @@ func TestRedisKilledAndRestarted(t *testing.T) {
 		t.Error("nothing was lost: nothing was tested")
 	}
 	w.Check()
-}
-
-// cutLog drops up to 64 KiB from the end of Redis' append-only file, at any
-// byte, and returns how many.
-func (w *world) cutLog(rng *rand.Rand) (n int) {
-	w.t.Helper()
-	err := filepath.WalkDir(w.redis.Dir(), func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, ".incr.aof") {
-			return err
-		}
-		info, err := e.Info()
-		if err != nil {
-			return err
-		}
-		n = rng.IntN(int(min(info.Size()/2, 64<<10)) + 1)
-		return os.Truncate(path, info.Size()-int64(n))
-	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return n
 }
 
 func TestBrokerKilledAndRestarted(t *testing.T) {

@@ -29,7 +29,11 @@ var binary struct {
 // RemoveBinary deletes the command that was built for the tests.
 func RemoveBinary() error { return os.RemoveAll(binary.dir) }
 
-// command builds the consumer, with the race detector when the test has it.
+// Race says whether the consumer is built with the race detector, which makes
+// it several times slower: as the test is, unless TestMain says otherwise.
+var Race = raceEnabled
+
+// command builds the consumer.
 func command(t testing.TB) string {
 	t.Helper()
 	binary.Do(func() {
@@ -38,7 +42,7 @@ func command(t testing.TB) string {
 		}
 		binary.path = filepath.Join(binary.dir, "consumer")
 		args := []string{"build", "-o", binary.path}
-		if raceEnabled {
+		if Race {
 			args = append(args, "-race")
 		}
 		out, err := exec.Command("go", append(args, "github.com/tierstream/tierstream/cmd/consumer")...).CombinedOutput()
@@ -143,6 +147,16 @@ func Shorten(s string) string {
 func (c *Consumer) Signal(s syscall.Signal) {
 	// The only error is that it has ended, which ended says.
 	_ = c.cmd.Process.Signal(s)
+}
+
+// Ended says whether the process is gone.
+func (c *Consumer) Ended() bool {
+	select {
+	case <-c.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 // Kill ends the process as a crash would and returns when it is gone.

@@ -35,7 +35,7 @@ func (r *RedisServer) Lag(ctx context.Context) error {
 
 // Promote makes a replica a primary, with the data that it has.
 func (r *RedisServer) Promote(ctx context.Context) error {
-	return r.do(ctx, func(client *redis.Client) error { return client.SlaveOf(ctx, "NO", "ONE").Err() })
+	return r.do(ctx, func(client *redis.Client) error { return client.ReplicaOf(ctx, "NO", "ONE").Err() })
 }
 
 func replicaOf(ctx context.Context, client *redis.Client, primary string) error {
@@ -43,7 +43,7 @@ func replicaOf(ctx context.Context, client *redis.Client, primary string) error 
 	if err != nil {
 		return err
 	}
-	return client.SlaveOf(ctx, host, port).Err()
+	return client.ReplicaOf(ctx, host, port).Err()
 }
 
 // appendOnlyDir is where Redis 7 keeps its append-only files by default.
@@ -83,6 +83,23 @@ func (r *RedisServer) Restore(ctx context.Context, dir string) error {
 		return err
 	}
 	return r.Restart(ctx)
+}
+
+// LoseTail drops bytes from the end of a killed server's append-only file, as a
+// loss of power does: at most so many, and never more than half of the file. It
+// returns how many.
+func (r *RedisServer) LoseTail(most int64) (lost int64, err error) {
+	files, err := filepath.Glob(filepath.Join(r.Dir(), appendOnlyDir, "*.incr.aof"))
+	if err != nil || len(files) == 0 {
+		return 0, err
+	}
+	newest := files[len(files)-1] // a rewrite leaves two for a while, numbered
+	info, err := os.Stat(newest)
+	if err != nil {
+		return 0, err
+	}
+	lost = min(most, info.Size()/2)
+	return lost, os.Truncate(newest, info.Size()-lost)
 }
 
 // do gives f a client of the server.
