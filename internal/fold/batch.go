@@ -153,8 +153,13 @@ type Engine struct {
 
 	before, after scoring.Summary // of the customer of the record under way
 	arena         []byte
-	decisions     *xxh3.Hasher
-	small         [40]byte
+	last          struct { // the batch before, for its memory
+		dirty    []*Customer
+		puts     []Put
+		messages int // how many
+	}
+	decisions *xxh3.Hasher
+	small     [40]byte
 
 	// Of changes, see [batch.change].
 	text        []byte // of messages; never written again
@@ -227,11 +232,11 @@ func (e *Engine) Decode(r *Record) bool {
 }
 
 // Fold computes what the batch leads to. The customers of in are changed: when
-// the output is not applied, they are worthless. The output's byte slices are
-// valid until the next call.
+// the output is not applied, they are worthless. The output's Puts are valid
+// until the next call.
 func (e *Engine) Fold(in *Input) (*Output, error) {
 	out := &Output{State: in.State, Flood: in.Flood, Wait: map[Waiting][]byte{}}
-	b := batch{Engine: e, in: in, out: out}
+	b := batch{Engine: e, in: in, out: out, dirty: e.last.dirty[:0], messages: make([]protocol.Message, 0, e.last.messages)}
 	e.arena = e.arena[:0]
 	e.decisions.Reset()
 	e.madeBy(in.Wall)
@@ -275,6 +280,7 @@ func (e *Engine) Fold(in *Input) (*Output, error) {
 	j := &protocol.Record{Kind: protocol.KindBatch, Seq: in.Parent.Seq + 1, Decisions: out.Decisions, State: *s}
 	j.Chain = protocol.NextChain(in.Parent.Chain, j, out.Decisions)
 	out.Journal = j
+	e.last.dirty, e.last.puts, e.last.messages = b.dirty, out.Puts, len(b.messages)
 	out.Entry = &protocol.Entry{Seq: j.Seq, Parent: in.Parent.Chain, Chain: j.Chain, Messages: b.messages}
 	return out, nil
 }
@@ -488,7 +494,7 @@ var hints = map[event.Code]string{
 // puts encodes the changed customers and moves the digest.
 func (b *batch) puts(seq uint64) {
 	digest := digestOf(b.out.State.Digest)
-	b.out.Puts = make([]Put, len(b.dirty))
+	b.out.Puts = slices.Grow(b.last.puts[:0], len(b.dirty))[:len(b.dirty)]
 	marks := make([]int, 0, len(b.dirty)+1)
 	for _, c := range b.dirty {
 		c.dirty = false

@@ -164,13 +164,14 @@ func Headers(namespace string, m *protocol.Message) []protocol.MessageHeader {
 	if m.Stream != protocol.Changes {
 		return m.Headers
 	}
-	return append([]protocol.MessageHeader{
-		{Key: "ce_specversion", Value: specVersion},
-		{Key: "ce_source", Value: []byte("/tierstream/" + namespace)},
-		{Key: "ce_type", Value: changeType},
-		{Key: "ce_subject", Value: m.Key},
-		{Key: "content-type", Value: jsonType},
-	}, m.Headers...)
+	hs := make([]protocol.MessageHeader, 0, 5+len(m.Headers))
+	hs = append(hs,
+		protocol.MessageHeader{Key: "ce_specversion", Value: specVersion},
+		protocol.MessageHeader{Key: "ce_source", Value: []byte("/tierstream/" + namespace)},
+		protocol.MessageHeader{Key: "ce_type", Value: changeType},
+		protocol.MessageHeader{Key: "ce_subject", Value: m.Key},
+		protocol.MessageHeader{Key: "content-type", Value: jsonType})
+	return append(hs, m.Headers...)
 }
 
 // appendPadded appends a sequence that compares as text: 20 digits.

@@ -332,7 +332,7 @@ var packs = sync.Pool{New: func() any { return new(packBuffers) }}
 // call. Tier changes resemble each other, and Redis copies every byte several
 // times on its way to its log: uncompressed, they were a third of its work.
 func (p *packBuffers) pack(e *protocol.Entry) []byte {
-	p.raw = e.Append(p.raw[:0])
+	p.raw = e.Append(slices.Grow(p.raw[:0], e.Size()))
 	if len(p.raw) < 1<<10 {
 		return p.raw
 	}
