@@ -64,6 +64,8 @@ func (w *world) follows(what string, list []point) error {
 			before = list[n-2]
 		}
 		return broken("I2", "in %s %s comes after %s, but was decided after %s", what, w.book.name(list[n-1]), w.book.name(before), w.book.name(f.parent))
+	case f.rebase == noRebase && w.book.of(list[n-2]).rebase == rebaseGoesOn:
+		return broken("I2", "in %s %s comes after %s, which belongs to a rebase that is not done", what, w.book.name(list[n-1]), w.book.name(list[n-2]))
 	case f.from != w.book.of(list[n-2]).to:
 		return broken("I2", "in %s %s begins at input %d, the one before ended at %d", what, w.book.name(list[n-1]), f.from, w.book.of(list[n-2]).to)
 	}
@@ -127,6 +129,8 @@ func (w *world) checkRebase() error {
 func (w *world) checkDone() error {
 	switch {
 	case w.journalLost:
+	case w.book.of(w.last()).rebase == rebaseGoesOn:
+		return broken("I3", "nothing is left to do, and a rebase is not done")
 	case w.last() != w.redis.at:
 		return broken("I3", "nothing is left to do: published is %s, applied is %s", w.book.name(w.last()), w.book.name(w.redis.at))
 	case len(w.outputs) != len(w.journal):

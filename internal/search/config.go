@@ -52,4 +52,6 @@ const (
 	NoClock                             // the journal does not hold the batch's clock
 	NoDigest                            // a batch leaves the digest as it was
 	KeepCache                           // the cache outlives the session
+	ForgetBase                          // what a rebase begins from is deleted like any old generation
+	ForgetOpen                          // the fence does not say that a rebase is not done
 )

@@ -158,6 +158,12 @@ func (w *world) answer(o *owner) error {
 	return nil
 }
 
+// pending says whether a transaction of o's producer is not over: the
+// coordinator takes one after another.
+func (w *world) pending(o *owner) bool {
+	return slices.ContainsFunc(w.txns, func(t txn) bool { return t.epoch == o.epoch })
+}
+
 // ended says whether the journal's read-committed and read-uncommitted ends
 // agree.
 func (w *world) ended() bool {

@@ -184,6 +184,9 @@ func (w *world) ownerMoves(ms []move, who int8, o *owner) []move {
 	case o.m.Phase() == protocol.Rebasing:
 		ms = one(visit)
 	default:
+		if c.Mutation&PublishFirst != 0 && w.pending(o) {
+			break
+		}
 		for n := 1; n <= c.MaxBatch && int(o.next)+n <= c.Inputs; n++ {
 			ms = append(ms, move{apply, who, int8(n), 0})
 			if n == 1 { // two contents of the same length are enough
@@ -206,7 +209,7 @@ func (w *world) ownerMoves(ms []move, who int8, o *owner) []move {
 		}
 		return ms
 	}
-	if !slices.ContainsFunc(w.txns, func(t txn) bool { return t.epoch == o.epoch }) { // as the coordinator has it
+	if !w.pending(o) {
 		for n := range o.m.Unpublished() {
 			ms = append(ms, move{send, who, int8(n + 1), 0})
 			if c.Mutation&(PartialCommit|Recompute) != 0 {

@@ -91,7 +91,7 @@ func (w *world) acquire(o *owner) {
 		Identity: protocol.Identity{
 			Epoch: uint64(n.epoch), Owner: nonce(n.owner), Gen: uint64(n.gen), Point: w.point(), Loading: n.at == 0,
 		},
-		Published: n.published, Base: uint64(n.base), Rebased: protocol.Rebased{Open: n.open},
+		Published: n.published, Base: uint64(n.base), Rebased: protocol.Rebased{Open: n.open && w.cfg.Mutation&ForgetOpen == 0},
 	}
 	if n.at != 0 {
 		f.State = w.book.of(n.at).record.State
@@ -139,6 +139,9 @@ func (w *world) raise(o *owner) error {
 	case n.gen:
 		n.base, n.basis = base, n.at
 		o.old, o.base = 0, base
+		if w.cfg.Mutation&ForgetBase != 0 {
+			o.old, o.base = base, 0
+		}
 	default: // an earlier owner's, which the fence knows
 		o.base = base
 	}
@@ -270,7 +273,7 @@ func (w *world) finish(o *owner) error {
 func (w *world) remove(o *owner) error {
 	gen := o.old
 	o.old = 0
-	fenced := w.holds(o.m.Identity()) && gen != w.redis.gen && gen != w.redis.base && !w.over()
+	fenced := w.holds(o.m.Identity()) && gen != w.redis.gen && (gen != w.redis.base || w.cfg.Mutation&ForgetBase != 0) && !w.over()
 	if !fenced && w.cfg.Mutation&UnfencedDelete == 0 {
 		return nil
 	}
