@@ -188,7 +188,7 @@ func (m *Machine) Located(s Scan) {
 		began && s.K.Seq < m.known.Seq,
 		// Nothing is published although something was: a rebuild had begun, or
 		// all records were deleted.
-		s.Empty && (began || !m.id.Loading || m.id.Gen > 1 || s.Start > 0):
+		s.Empty && (began || !m.id.Loading || m.id.Seq > 0 || m.id.Gen > 1 || s.Start > 0):
 		m.stop(ErrLostJournal)
 		return
 	case s.Empty:

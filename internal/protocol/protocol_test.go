@@ -215,6 +215,8 @@ func TestRecoveryDecision(t *testing.T) {
 		{"Redis wiped, journal deleted", found{id: loading, fresh: true}, []Scan{{Empty: true, Whole: true, Start: 40}}, Stopped, ErrLostJournal, 0, Rebuild{}},
 		{"keys without a fence, journal gone", found{id: rebuilding, fresh: true}, []Scan{{Empty: true, Whole: true}}, Stopped, ErrLostJournal, 0, Rebuild{}},
 		{"rebuild from a journal that is gone", found{id: rebuilding}, []Scan{{Empty: true, Whole: true}}, Stopped, ErrLostJournal, 0, Rebuild{}},
+		{"customers gathered, journal gone", found{id: Identity{Epoch: 3, Owner: Nonce{4}, Gen: 1, Point: Point{Seq: 2}, Loading: true}},
+			[]Scan{{Empty: true, Whole: true}}, Stopped, ErrLostJournal, 0, Rebuild{}},
 		{"rebuild abandoned", found{id: rebuilding, pub: recs[2]}, []Scan{rescan(recs, recs[2], 4, Point{})}, Raising, nil, 0, Rebuild{Cause: Abandoned}},
 		{"rebuild abandoned, journal shortened", found{id: rebuilding, pub: recs[4]}, []Scan{rescan(recs, nil, 2, Point{})}, Stopped, ErrLostJournal, 0, Rebuild{}},
 		{"in step", found{id: at(recs[4]), pub: recs[4]}, []Scan{scanOf(recs, 4, 4, point(recs[4]))}, Running, nil, 0, Rebuild{}},
