@@ -44,11 +44,23 @@ type pair struct {
 	step step
 }
 
+func (p pair) MarshalText() ([]byte, error) {
+	return []byte{'0' + byte(p.kind), '0' + byte(p.step)}, nil
+}
+
+func (p *pair) UnmarshalText(b []byte) error {
+	*p = pair{kind(b[0] - '0'), step(b[1] - '0')}
+	return nil
+}
+
 // meaningful are the pairs that a seed may draw: everything that can happen at
 // a request at every step, and what only a script can meet at the scripts.
 var meaningful = func() (ps []pair) {
 	for k := range numKinds {
 		for s := other + 1; s < numSteps; s++ {
+			if s == aim || s == abandoned || s == forget {
+				continue // not sent yet
+			}
 			switch k {
 			case otherBranch:
 				continue // not recovered from yet
@@ -118,8 +130,11 @@ func newFault(rnd *rand.Rand, p pair, number int) *fault {
 	default:
 		f.lasts = time.Duration(rnd.Int64N(int64(2 * (lease + 2*time.Second))))
 	}
-	if p.step == raise || p.step == install {
+	switch p.step {
+	case raise, install:
 		f.skip = 0
+	case acquire, initProducerID, journalUncommitted, syncGroup, rulesRead:
+		f.skip %= 2
 	}
 	return f
 }

@@ -15,6 +15,7 @@ type snapshot struct {
 	strings map[string]string
 	hashes  map[string]map[string]string
 	zsets   map[string]map[string]float64
+	sets    map[string][]string
 	owners  map[string]owned
 }
 
@@ -26,7 +27,7 @@ type owned struct {
 
 // take copies what Redis holds. The caller has the turn.
 func (w *world) take() *snapshot {
-	s := &snapshot{strings: map[string]string{}, hashes: map[string]map[string]string{}, zsets: map[string]map[string]float64{}, owners: w.watch.branch()}
+	s := &snapshot{strings: map[string]string{}, hashes: map[string]map[string]string{}, zsets: map[string]map[string]float64{}, sets: map[string][]string{}, owners: w.watch.branch()}
 	for _, k := range w.redis.Keys() {
 		switch w.redis.Type(k) {
 		case "string":
@@ -41,6 +42,10 @@ func (w *world) take() *snapshot {
 		case "zset":
 			z, _ := w.redis.SortedSet(k)
 			s.zsets[k] = maps.Clone(z) // it is the server's own
+		case "set":
+			s.sets[k], _ = w.redis.Members(k)
+		default:
+			panic("simulation: a snapshot cannot hold a " + w.redis.Type(k))
 		}
 	}
 	return s
@@ -81,6 +86,10 @@ func (w *world) show(s *snapshot) {
 			_, err := w.redis.ZAdd(k, score, m)
 			must(err)
 		}
+	}
+	for k, ms := range s.sets {
+		_, err := w.redis.SAdd(k, ms...)
+		must(err)
 	}
 	w.watch.goBack(s.owners)
 }
@@ -146,8 +155,8 @@ func (t *watch) script(s step, args []string, reply []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s == acquire {
-		if !bytes.HasPrefix(reply, []byte("*3")) {
-			return
+		if reply[0] != '*' {
+			return // an error
 		}
 		epoch := fenceEpoch(reply)
 		if before := t.owners[fence]; epoch <= before.epoch {

@@ -17,18 +17,18 @@ const perSeed = 6
 
 // outcome is what a seed came to.
 type outcome struct {
-	seed     uint64
-	events   int
-	hits     map[pair]int
-	unmet    []pair // faults whose step did not come about
-	raised   int    // rebuilds on a new key generation
-	rejected int    // scripts refused
-	settled  time.Duration
-	virtual  time.Duration
-	result   uint64 // hash of what was published and stored
-	order    uint64 // hash of the steps in their order
-	failures []string
-	trace    []string
+	Seed     uint64
+	Events   int
+	Hits     []pair // faults that met their step
+	Unmet    []pair // faults whose step did not come about
+	Raised   int    // rebuilds on a new key generation
+	Rejected int    // scripts refused
+	Settled  time.Duration
+	Virtual  time.Duration
+	Result   uint64 // hash of what was published and stored
+	Story    uint64 // hash of which fault met whom and when
+	Failures []string
+	Trace    []string `json:",omitempty"`
 }
 
 // simulate runs one seed in a bubble of its own.
@@ -60,7 +60,7 @@ func needsOld(seed uint64) bool {
 
 func runSeed(t *testing.T, seed uint64, plan func(*world) []*fault) *outcome {
 	w := newWorld(t, seed, needsOld(seed))
-	o := &outcome{seed: seed}
+	o := &outcome{Seed: seed}
 	w.tracef("seed %d: clock %s, batches of %d, cache of %d bytes", seed, w.cfg.Rules.Clock, w.cfg.BatchRecords, w.cfg.CacheBytes)
 	for range 2 + w.rnd.IntN(2) {
 		w.start()
@@ -73,36 +73,39 @@ func runSeed(t *testing.T, seed uint64, plan func(*world) []*fault) *outcome {
 		for _, f := range plan(w) {
 			time.Sleep(f.quiet)
 			if !w.bring(f, feed) {
-				o.unmet = append(o.unmet, f.pair)
+				o.Unmet = append(o.Unmet, f.pair)
 			}
 		}
 	}
 	w.heal()
 	close(stop)
 	<-fed
-	o.events = feed.count()
+	o.Events = feed.count()
 	healed := time.Now()
 	fail := func(format string, args ...any) {
-		o.failures = append(o.failures, fmt.Sprintf(format, args...))
+		o.Failures = append(o.Failures, fmt.Sprintf(format, args...))
 	}
 	if err := w.settle(feed); err != nil {
 		fail("it did not settle: %v", err)
 	}
-	o.settled = time.Since(healed)
+	o.Settled = time.Since(healed)
 	w.stop(fail)
-	o.result = w.verify(feed, fail)
+	o.Result = w.verify(feed, fail)
 	w.watch.mu.Lock()
 	for _, v := range w.watch.violations {
 		fail("I7: %s", v)
 	}
-	o.raised, o.rejected = w.watch.accepted[raise], w.watch.rejected
+	o.Raised, o.Rejected = w.watch.accepted[raise], w.watch.rejected
 	w.watch.mu.Unlock()
 	feed.close()
 	w.client.Close()
 	must(w.admin.Close())
 	w.kafka.Close()
 	w.redis.Close()
-	o.hits, o.trace, o.order, o.virtual = w.hits, w.trace, w.order, time.Since(w.began)
+	o.Hits, o.Story, o.Virtual = w.hits, hash(w.met), time.Since(w.began)
+	if *storyFlag || len(o.Failures) > 0 {
+		o.Trace = w.trace
+	}
 	return o
 }
 
@@ -143,7 +146,15 @@ func (w *world) provoke(s step, feed *feeder) {
 	case joinGroup, syncGroup, rulesRead, acquire, initProducerID, journalCommitted, journalUncommitted, journalFetch, dueRead, raise, load:
 		is := w.running()
 		if len(is) > 2 || len(is) > 0 && w.rnd.IntN(2) == 0 {
-			w.leave(is[w.rnd.IntN(len(is))])
+			// Somebody who owns something, so that it is acquired anew.
+			at := w.rnd.IntN(len(is))
+			for n := range is {
+				if i := is[(at+n)%len(is)]; i.p.Totals().Partitions > 0 {
+					at = (at + n) % len(is)
+					break
+				}
+			}
+			w.leave(is[at])
 		}
 		if len(is) < 4 {
 			w.start()
@@ -238,6 +249,9 @@ func (w *world) settledOnce(feed *feeder) error {
 // stop ends all instances in good order, and waits for what is left of the
 // crashed ones.
 func (w *world) stop(fail func(string, ...any)) {
+	w.mu.Lock()
+	w.over = true
+	w.mu.Unlock()
 	for _, i := range w.running() {
 		i.cancel()
 		<-i.done

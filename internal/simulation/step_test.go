@@ -30,6 +30,9 @@ const (
 	raise
 	install
 	reapply // a batch script without an outbox entry
+	aim
+	abandoned
+	forget
 
 	inputFetch
 	inputEnds
@@ -49,7 +52,7 @@ const (
 var stepNames = [numSteps]string{
 	"other", "JoinGroup", "SyncGroup", "Heartbeat", "rules read",
 	"acquire script", "InitProducerID", "ListOffsets journal committed", "ListOffsets journal uncommitted", "journal fetch",
-	"raise script", "install script", "re-apply script",
+	"raise script", "install script", "re-apply script", "aim script", "read of old generations", "deletion of old generations",
 	"input fetch", "ListOffsets inputs", "due read", "load script", "apply script", "renew script", "compare script",
 	"AddPartitionsToTxn", "Produce", "EndTxn",
 }
@@ -59,7 +62,7 @@ func (s step) String() string { return stepNames[s] }
 // redis says that the step is a script.
 func (s step) redis() bool {
 	switch s {
-	case acquire, raise, install, reapply, dueRead, load, apply, renew, compare:
+	case acquire, raise, install, reapply, aim, abandoned, forget, dueRead, load, apply, renew, compare:
 		return true
 	}
 	return false
@@ -95,6 +98,12 @@ func redisStep(args []string, last string) step {
 		return acquire
 	case "raise":
 		return raise
+	case "aim":
+		return aim
+	case "abandoned":
+		return abandoned
+	case "forget":
+		return forget
 	case "renew":
 		return renew
 	case "compare":

@@ -3,7 +3,6 @@ package simulation
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
@@ -68,10 +67,11 @@ type world struct {
 		text  string
 		until time.Time
 	}
-	pending int // things that happen later
-	hits    map[pair]int
+	pending int  // things that happen later
+	over    bool // nobody is started any more
+	hits    []pair
+	met     []string // which fault met whom, and when
 	trace   []string
-	order   uint64 // hash over all steps in their order
 	ending  sync.WaitGroup
 }
 
@@ -168,7 +168,7 @@ func (w *world) tracef(format string, args ...any) {
 func newWorld(t testing.TB, seed uint64, old bool) *world {
 	w := &world{
 		t: t, ctx: context.Background(), seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), began: time.Now(),
-		hits: map[pair]int{}, topicNames: map[[16]byte]string{}, redis: newRedis(),
+		topicNames: map[[16]byte]string{}, redis: newRedis(),
 	}
 	w.watch = watch{owners: map[string]owned{}, epochs: map[string]int16{}, trace: w.tracef}
 	opts := []kfake.Opt{
@@ -216,7 +216,7 @@ func (w *world) open(opts ...kgo.Opt) *kgo.Client {
 }
 
 func (w *world) kafkaOpts(dial func(context.Context, string, string) (net.Conn, error)) []kgo.Opt {
-	return []kgo.Opt{kgo.SeedBrokers("127.0.0.1:9000"), kgo.Dialer(dial), kgo.MetadataMinAge(50 * time.Millisecond)}
+	return []kgo.Opt{kgo.SeedBrokers("127.0.0.1:9000"), kgo.Dialer(dial), kgo.MetadataMinAge(50 * time.Millisecond), kgo.DisableClientMetrics()}
 }
 
 // redisClient is the client that package state opens, on another network.
@@ -232,9 +232,14 @@ func (w *world) redisClient(dial func(context.Context, string, string) (net.Conn
 }
 
 // start starts an instance.
-func (w *world) start() *instance {
+func (w *world) start() {
 	w.mu.Lock()
+	if w.over {
+		w.mu.Unlock()
+		return
+	}
 	w.started++
+	w.ending.Add(1)
 	h := &host{w: w, name: fmt.Sprintf("i%d", w.started), links: map[*link]struct{}{}}
 	w.mu.Unlock()
 	rdb := w.redisClient(func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -257,7 +262,6 @@ func (w *world) start() *instance {
 	w.instances = append(w.instances, i)
 	w.mu.Unlock()
 	w.tracef("%s: starts", h.name)
-	w.ending.Add(1)
 	go func() {
 		defer w.ending.Done()
 		defer rdb.Close()
@@ -265,7 +269,6 @@ func (w *world) start() *instance {
 		i.err = i.p.Run(ctx)
 		w.ended(i, ctx.Err() != nil)
 	}()
-	return i
 }
 
 // ended takes an instance off the list. One that ended by itself is started
@@ -354,7 +357,6 @@ func (w *world) step(h *host, s step) *fault {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.order = w.order*1099511628211 ^ uint64(s) ^ uint64(h.name[1])<<8
 	f := w.armed
 	if f == nil || f.step != s {
 		return nil
@@ -372,7 +374,8 @@ func (w *world) happened(f *fault, h *host) {
 	w.tracef("%s: %v", h.name, f)
 	w.mu.Lock()
 	f.host = h
-	w.hits[f.pair]++
+	w.hits = append(w.hits, f.pair)
+	w.met = append(w.met, fmt.Sprintf("%s %v %s", time.Since(w.began).Round(10*time.Millisecond), f, h.name))
 	w.mu.Unlock()
 	close(f.fired)
 }
@@ -394,7 +397,5 @@ func hash(lines []string) uint64 {
 	}
 	return h.Sum64()
 }
-
-func be(b []byte) uint64 { return binary.BigEndian.Uint64(b) }
 
 func indent(lines []string) string { return "\t" + strings.Join(lines, "\n\t") }
