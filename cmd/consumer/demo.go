@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tierstream/tierstream/internal/contract"
 	"github.com/tierstream/tierstream/internal/embedded"
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/sim"
@@ -159,7 +160,7 @@ func tell(ctx context.Context, f *flags, kafka []kgo.Opt, p *stream.Processor, w
 				return
 			}
 			shown++
-			fmt.Fprintln(w, changeLine(r.Value))
+			fmt.Fprintln(w, changeLine(r))
 		})
 		if d := time.Since(last); d >= time.Second {
 			t := p.Totals()
@@ -186,23 +187,18 @@ func tell(ctx context.Context, f *flags, kafka []kgo.Opt, p *stream.Processor, w
 }
 
 // changeLine is one tier change for a person.
-func changeLine(payload []byte) string {
-	var c struct {
-		Customer  string                 `json:"customer_id"`
-		Previous  *struct{ Name string } `json:"previous_tier"`
-		New       struct{ Name string }  `json:"new_tier"`
-		Direction string                 `json:"direction"`
-		Text      string                 `json:"reason_text"`
-		Effective time.Time              `json:"effective_at"`
+func changeLine(r *kgo.Record) string {
+	mediaType := ""
+	for _, h := range r.Headers {
+		if h.Key == "content-type" {
+			mediaType = string(h.Value)
+		}
 	}
-	if err := json.Unmarshal(payload, &c); err != nil {
-		return "tier change that cannot be read: " + err.Error()
+	c, err := contract.ReadChange(mediaType, r.Value)
+	if err != nil {
+		return err.Error()
 	}
-	from, arrow := "–", map[string]string{"assigned": "•", "up": "▲", "down": "▼"}[c.Direction]
-	if c.Previous != nil {
-		from = c.Previous.Name
-	}
-	return fmt.Sprintf("%s %s  %-12s %s → %s   %s", c.Effective.Format("2006-01-02 15:04"), arrow, c.Customer, from, c.New.Name, c.Text)
+	return c.Line()
 }
 
 // lastRecords calls fn with the last records of every partition.

@@ -115,14 +115,8 @@ func (c *connection) open(ctx context.Context, t *terminal, n needs) (_ *site, e
 			s.close()
 		}
 	}()
-	if c.Model != "" {
-		b, err := os.ReadFile(c.Model)
-		if err != nil {
-			return nil, fmt.Errorf("reading the model: %w", err)
-		}
-		if s.model, err = scoring.Parse(b); err != nil {
-			return nil, fmt.Errorf("reading the model %s: %w", c.Model, err)
-		}
+	if s.model, err = c.readModel(); err != nil {
+		return nil, err
 	}
 	if n&needRedis != 0 {
 		if c.Redis == "" {
@@ -155,6 +149,22 @@ func (c *connection) open(ctx context.Context, t *terminal, n needs) (_ *site, e
 		}
 	}
 	return s, nil
+}
+
+// readModel reads the model of --model; nil when none is given.
+func (c *connection) readModel() (*scoring.Model, error) {
+	if c.Model == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(c.Model)
+	if err != nil {
+		return nil, fmt.Errorf("reading the model: %w", err)
+	}
+	m, err := scoring.Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("reading the model %s: %w", c.Model, err)
+	}
+	return m, nil
 }
 
 func (s *site) openKafka(ctx context.Context) error {

@@ -69,6 +69,10 @@ type cli struct {
 	Rules    rulesCmd    `cmd:"" help:"List or show the rules by which the namespace was decided."`
 	Topics   topicsCmd   `cmd:"" help:"Create the topics of a namespace."`
 	Model    modelCmd    `cmd:"" help:"Make or check a model file."`
+
+	Events    eventsCmd      `cmd:"" help:"Look at events before anything runs: examples, schemas, and what would be refused."`
+	ChangeLog changesCmd     `cmd:"" name:"changes" help:"Print tier changes, as they come or the newest."`
+	Letters   deadLettersCmd `cmd:"" name:"deadletters" help:"Look at refused records."`
 }
 
 // terminal is where a command reads and writes: results to out, progress and

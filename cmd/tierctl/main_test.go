@@ -451,6 +451,7 @@ func TestHelpHasAnExampleForEveryCommand(t *testing.T) {
 	for _, c := range []string{
 		"send purchase", "send return", "send complaint", "send referral", "send feedback", "send cost",
 		"customer", "export", "journal", "rules list", "rules show", "topics create", "model init", "model check",
+		"events lint", "events examples", "events schemas", "changes", "deadletters list", "deadletters show", "deadletters stats",
 	} {
 		out, _, err := command(t, append(strings.Fields(c), "--help")...)
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -14,9 +13,9 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/tierstream/tierstream/internal/api"
+	"github.com/tierstream/tierstream/internal/contract"
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
 	"github.com/tierstream/tierstream/internal/protocol"
@@ -638,26 +637,8 @@ func compare(t *terminal, before, after *api.View) error {
 	return nil
 }
 
-// changeMessage is what tierctl shows of a tier change.
-type changeMessage struct {
-	Customer string `json:"customer_id"`
-	Sequence uint64 `json:"sequence"`
-	Previous *struct {
-		Name string `json:"name"`
-	} `json:"previous_tier"`
-	New struct {
-		Name string `json:"name"`
-	} `json:"new_tier"`
-	Direction string `json:"direction"`
-	Reason    string `json:"reason"`
-	Text      string `json:"reason_text"`
-	Mode      string `json:"mode"`
-	Cause     struct {
-		Topic     string `json:"topic"`
-		Partition int32  `json:"partition"`
-		Offset    int64  `json:"offset"`
-	} `json:"cause"`
-}
+// changeMessage is a tier change as send shows it.
+type changeMessage contract.Change
 
 func (m *changeMessage) String() string {
 	from := "no tier"
@@ -673,13 +654,8 @@ func (m *changeMessage) String() string {
 
 // decodeChange reads a tier change in whichever form it was published.
 func decodeChange(r *kgo.Record) (*changeMessage, error) {
-	var m changeMessage
-	if headers(r)["content-type"] != fold.MsgpackType {
-		return &m, json.Unmarshal(r.Value, &m)
-	}
-	d := msgpack.NewDecoder(bytes.NewReader(r.Value))
-	d.SetCustomStructTag("json")
-	return &m, d.Decode(&m)
+	c, err := contract.ReadChange(headers(r)["content-type"], r.Value)
+	return (*changeMessage)(c), err
 }
 
 // printChanges prints the customer's tier changes above a sequence that were

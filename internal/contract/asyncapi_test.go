@@ -60,7 +60,7 @@ func TestAsyncAPIDocumentIsValid(t *testing.T) {
 	}
 	// It can say no.
 	broken := asyncapi(t)
-	broken["channels"].(object)["purchases"].(object)["adress"] = "purchases"
+	broken["channels"].(object)["purchases"].(object)["place"] = "purchases"
 	if s.Validate(broken) == nil {
 		t.Error("a channel with an unknown member is accepted")
 	}
@@ -83,7 +83,8 @@ func resolve(t *testing.T, doc object, ref string) any {
 		if part == "" {
 			continue
 		}
-		m, ok := v.(object)
+		m, _ := v.(object)
+		var ok bool
 		if v, ok = m[part]; !ok {
 			t.Errorf("$ref %s leads nowhere", ref)
 			return nil

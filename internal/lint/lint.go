@@ -42,6 +42,7 @@ type Linter struct {
 	flood     protocol.Flood
 	customers fold.Set
 	originals map[fold.Waiting][]byte
+	waiting   map[fold.Waiting]Verdict // where each of them is
 }
 
 // New judges by rules. Where partition is negative, it is not known which
@@ -56,14 +57,13 @@ func New(rules *fold.Rules, partition, partitions int32) (*Linter, error) {
 		return nil, err
 	}
 	return &Linter{
-		rules: &r, engine: e, customers: fold.Set{}, originals: map[fold.Waiting][]byte{},
+		rules: &r, engine: e, customers: fold.Set{}, originals: map[fold.Waiting][]byte{}, waiting: map[fold.Waiting]Verdict{},
 		state: protocol.State{Next: make([]protocol.Position, len(r.Topics)), Counters: make([]int64, event.NumCodes)},
 	}, nil
 }
 
 // Add judges the next record. Topic is an index into the rules' topics. settled
-// are earlier returns that waited and that the record refuses in the end; those
-// that it lets through are in Counts.
+// are the earlier returns whose wait it ends, refused or applied.
 func (l *Linter) Add(topic int, partition int32, offset int64, m event.Message) (v Verdict, settled []Verdict, err error) {
 	r := &fold.Record{Topic: topic, Partition: partition, Offset: offset, Message: m}
 	if l.engine.Decode(r) && l.customers[r.Event.Customer] == nil {
@@ -87,8 +87,9 @@ func (l *Linter) Add(topic int, partition int32, offset int64, m event.Message) 
 			}
 		}
 	}
-	if len(out.Wait) > 0 {
+	for k := range out.Wait {
 		v.Code = event.Waiting
+		l.waiting[k] = v
 	}
 	for _, f := range refused {
 		if f.Topic == topic && f.Offset == offset {
@@ -98,7 +99,19 @@ func (l *Linter) Add(topic int, partition int32, offset int64, m event.Message) 
 			settled = append(settled, f)
 		}
 	}
-	return v, settled, nil
+	return v, append(settled, l.released(out, refused)...), nil
+}
+
+// released are the returns that wait no longer and are not refused.
+func (l *Linter) released(out *fold.Output, refused []Verdict) (applied []Verdict) {
+	for _, k := range out.Unwait {
+		v := l.waiting[k]
+		delete(l.waiting, k)
+		if !slices.ContainsFunc(refused, func(f Verdict) bool { return f.Topic == v.Topic && f.Offset == v.Offset }) {
+			applied = append(applied, Verdict{Topic: v.Topic, Offset: v.Offset, Code: event.Applied})
+		}
+	}
+	return applied
 }
 
 // Finish refuses the returns whose grace has passed at clock, Unix
@@ -123,11 +136,11 @@ func (l *Linter) Finish(clock int64) (settled []Verdict, err error) {
 		for _, d := range ds {
 			in.Sweep = append(in.Sweep, d.id)
 		}
-		_, refused, err := l.fold(in)
+		out, refused, err := l.fold(in)
 		if err != nil {
 			return settled, err
 		}
-		settled = append(settled, refused...)
+		settled = append(append(settled, refused...), l.released(out, refused)...)
 	}
 }
 

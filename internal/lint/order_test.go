@@ -12,6 +12,7 @@ import (
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
 	"github.com/tierstream/tierstream/internal/scoring"
+	"github.com/tierstream/tierstream/internal/sim"
 )
 
 const (
@@ -54,11 +55,13 @@ type outcome struct {
 	counts [event.NumCodes]int64
 	facts  []byte
 	record *customer.Record
+	waited bool // whether any return had to wait
 }
 
-func arrive(t *testing.T, events []event.Event, order []int) outcome {
+func arrive(t *testing.T, l *Linter, events []event.Event, order []int) outcome {
 	t.Helper()
-	l := newLinter(t)
+	l.customers, l.originals, l.waiting = fold.Set{}, map[fold.Waiting][]byte{}, map[fold.Waiting]Verdict{}
+	l.state.Counters = make([]int64, event.NumCodes)
 	o := outcome{codes: make([]event.Code, len(events))}
 	for _, i := range order {
 		v, settled, err := l.Add(0, 0, int64(i), message(t, &events[i]))
@@ -66,6 +69,7 @@ func arrive(t *testing.T, events []event.Event, order []int) outcome {
 			t.Fatal(err)
 		}
 		o.codes[i] = v.Code
+		o.waited = o.waited || v.Code == event.Waiting
 		for _, s := range settled {
 			o.codes[s.Offset] = s.Code
 		}
@@ -189,7 +193,7 @@ func (m *model) take(i int, e event.Event, events []event.Event) event.Code {
 		for _, j := range held {
 			w := m.waiting[j]
 			delete(m.waiting, j)
-			if m.codes[j] = event.Waiting; o[1]+w.Amount > o[0] {
+			if m.codes[j] = event.Applied; o[1]+w.Amount > o[0] {
 				m.codes[j] = event.OverReturn
 				delete(m.ids, w.ID)
 				continue
@@ -296,12 +300,13 @@ func TestOrderOfArrival(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var first outcome
+			l := newLinter(t)
 			met := map[event.Code]bool{}
 			permutations(len(c.events), func(order []int) {
 				if t.Failed() {
 					return
 				}
-				got, want := arrive(t, c.events, order), expected(c.events, order)
+				got, want := arrive(t, l, c.events, order), expected(c.events, order)
 				if !slices.Equal(got.codes, want.codes) {
 					t.Errorf("in the order %v: %v, want %v", order, got.codes, want.codes)
 				}
@@ -317,6 +322,7 @@ func TestOrderOfArrival(t *testing.T) {
 				for _, code := range got.codes {
 					met[code] = true
 				}
+				met[event.Waiting] = met[event.Waiting] || got.waited
 				if sum != int64(len(c.events)) {
 					t.Errorf("in the order %v: %d of %d events are accounted for", order, sum, len(c.events))
 				}
@@ -335,5 +341,69 @@ func TestOrderOfArrival(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestSimulatorsExpectations: the simulator shares no code with the fold and
+// says of every message what must become of it.
+func TestSimulatorsExpectations(t *testing.T) {
+	c := sim.DefaultConfig()
+	c.Seed, c.Customers, c.Span, c.BadRate = 7, 400, 300*24*time.Hour, 0.15
+	c.Start, c.Currency = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC), scoring.Default().Currency()
+	g, err := sim.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLinter(t)
+	const n = 6000
+	want, got := make([]event.Code, 0, n), make([]event.Code, n)
+	for i := range int64(n) {
+		s, ok := g.Next()
+		if !ok {
+			t.Fatalf("only %d messages", i)
+		}
+		m := event.Message{Key: s.Key(), Timestamp: s.At}
+		if s.Raw != nil {
+			m.Value, m.Headers = s.Raw.Value, s.Raw.Headers
+		} else if m.Value, m.Headers, err = event.Encode(&s.Event, event.Formats[i%int64(len(event.Formats))]); err != nil {
+			t.Fatal(err)
+		}
+		v, settled, err := l.Add(0, 0, i, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got[i] = v.Code; slices.Contains(v.Warnings, s.Code) {
+			got[i] = s.Code // counted besides
+		}
+		for _, s := range settled {
+			got[s.Offset] = s.Code
+		}
+		switch want = append(want, s.Code); s.Code {
+		case event.Late: // sent later than it happened, not always after a newer event
+			want[i] = event.Applied
+		case event.Waiting: // ahead of its order, which comes
+			if want[i] = event.Applied; v.Code != event.Waiting {
+				t.Errorf("message %d is %s, and should wait", i, v.Code)
+			}
+		}
+	}
+	settled, err := l.Finish(math.MaxInt64 - 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range settled {
+		got[s.Offset] = s.Code
+	}
+	codes := map[event.Code]int{}
+	for i := range got {
+		if codes[want[i]]++; got[i] != want[i] {
+			t.Errorf("message %d is %s, the simulator says %s", i, got[i], want[i])
+		}
+	}
+	if len(codes) < 25 {
+		t.Errorf("only %d codes were met: %v", len(codes), codes)
+	}
+	if l.Counts()[event.Waiting] != 0 {
+		t.Errorf("%d still wait", l.Counts()[event.Waiting])
 	}
 }
