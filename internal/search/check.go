@@ -98,7 +98,7 @@ func (w *world) checkTrim(drop []uint64) error {
 // be. base is the generation that is kept for a rebase.
 func (w *world) checkRaise(base int8) error {
 	r := w.redis
-	deleted := slices.Contains(w.journal[:w.start], r.at) // so that nothing shows what it belongs to
+	deleted := w.start > 0 && slices.Contains(w.journal[:w.start-1], r.at) // so that nothing shows what it belongs to
 	if r.at != 0 && !r.open && base != r.gen && !deleted && !w.journalLost && w.damages == 0 && (w.committed(r.at) || w.book.leads(w.last(), r.at)) {
 		return broken("lost", "the state at %s is given up, although it is on the line of %s, which is published", w.book.name(r.at), w.book.name(w.last()))
 	}

@@ -63,6 +63,7 @@ const (
 
 // Each step done wrongly is noticed by the search and by several seeds.
 func TestMutations(t *testing.T) {
+	t.Parallel()
 	if raceEnabled || testing.Short() {
 		t.Skip("searched without -race and -short")
 	}
@@ -154,6 +155,7 @@ var mutant = flag.String("mutant", "", "of TestMachineMutations: hunt in this wo
 
 // TestMachineMutations builds this test with a changed machine, and has it hunt.
 func TestMachineMutations(t *testing.T) {
+	t.Parallel()
 	if *mutant != "" {
 		row, ok := hunt(0, worlds[*mutant])
 		fmt.Printf("row: %v %s\n", ok, row)

@@ -55,6 +55,9 @@ func (w *world) scan(m *protocol.Machine) protocol.Scan {
 	for i := max(from, s.Start); i < int64(len(w.journal)); i++ {
 		f := w.book.of(w.journal[i])
 		at := protocol.Published{Point: protocol.Point{Seq: f.seq, Chain: f.chain}, Offset: i, LeaderEpoch: -1}
+		if s.Empty && !id.Loading && f.seq == id.Seq+1 && f.record.Continues(id.Chain) { // it begins just behind R
+			s.R, s.Found = protocol.Published{Point: id.Point, Offset: s.Start - 1, LeaderEpoch: -1}, true
+		}
 		if i == known.Offset {
 			s.FirstAt = &at.Point
 		}

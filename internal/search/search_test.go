@@ -52,6 +52,7 @@ const maxStates = 5_000_000
 // Every schedule of the small worlds holds all invariants, and from every
 // state of them a schedule without faults ends with everything published.
 func TestSearch(t *testing.T) {
+	t.Parallel()
 	worlds := small
 	if *long {
 		worlds = append(worlds, large...)
@@ -80,6 +81,7 @@ func TestSearch(t *testing.T) {
 
 // Random ways through a larger world hold the invariants too.
 func TestSimulation(t *testing.T) {
+	t.Parallel()
 	if *seed >= 0 {
 		r := Simulate(wide, uint64(*seed), nil)
 		t.Logf("seed %d:\n%s", *seed, strings.Join(r.Trace, "\n"))
