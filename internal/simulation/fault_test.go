@@ -23,6 +23,7 @@ const (
 	setBack                 // Redis goes back to an earlier state
 	otherBranch             // Redis goes back, another owner goes on, and the old primary returns
 	wiped                   // Redis is empty
+	staleAnswer             // one script runs on a server that lags behind, and whatever it writes is lost
 	noScript                // Redis forgets its scripts
 	outOfMemory             // Redis refuses writes for a while
 	readOnly                // Redis is a replica for a while
@@ -33,7 +34,7 @@ const (
 
 var kindNames = [numKinds]string{
 	"crash before", "crash after", "cut before", "lost reply", "error reply", "long pause", "rebalance",
-	"Redis set back", "other branch", "Redis wiped", "NOSCRIPT", "OOM", "READONLY", "clock jump",
+	"Redis set back", "other branch", "Redis wiped", "stale answer", "NOSCRIPT", "OOM", "READONLY", "clock jump",
 }
 
 func (k kind) String() string { return kindNames[k] }
@@ -62,9 +63,7 @@ var meaningful = func() (ps []pair) {
 				continue // not sent yet
 			}
 			switch k {
-			case otherBranch:
-				continue // not recovered from yet
-			case noScript:
+			case noScript, staleAnswer:
 				if !s.redis() {
 					continue
 				}
@@ -124,11 +123,15 @@ func newFault(rnd *rand.Rand, p pair, number int) *fault {
 	switch p.kind {
 	case paused:
 		// Below the lease, between lease and session, beyond both.
-		f.lasts = time.Duration(rnd.Int64N(int64(2 * (lease + 2*time.Second))))
+		f.lasts = time.Duration(rnd.Int64N(int64(2 * session)))
+		if f.meets() != 0 {
+			f.late = false // the request itself is held
+			f.lasts = session + 3*time.Second
+		}
 	case outOfMemory, readOnly:
 		f.lasts = 200*time.Millisecond + time.Duration(rnd.Int64N(int64(3*time.Second)))
 	default:
-		f.lasts = time.Duration(rnd.Int64N(int64(2 * (lease + 2*time.Second))))
+		f.lasts = time.Duration(rnd.Int64N(int64(2 * session)))
 	}
 	switch p.step {
 	case raise, install:
@@ -196,11 +199,56 @@ func (f *fault) after(l *link) bool {
 	return false
 }
 
+// meets is what else happens to a paused instance: 1, its successor stalls as
+// well, and goes on only after it; 2, Redis loses the successor's epoch just
+// before the paused one goes on; 3, Redis loses the paused one's own.
+func (f *fault) meets() uint64 {
+	switch f.step {
+	case apply, reapply, renew, addPartitions, produceBatch, endTxn:
+		return f.choice % 4
+	}
+	return 0
+}
+
+// duels are the steps at which a successor stalls.
+var duels = []step{acquire, initProducerID, initProducerID, journalCommitted, journalUncommitted, journalFetch, load, apply, produceBatch, endTxn}
+
+// pauseFor stalls an instance, with what meets it then.
+func (w *world) pauseFor(f *fault, h *host) {
+	before, changes := w.beforeLastAcquisition()
+	h.pause(f.lasts)
+	switch f.meets() {
+	case 1:
+		w.mu.Lock()
+		w.duel = &duel{not: h, at: duels[f.choice>>2%uint64(len(duels))], until: time.Now().Add(f.lasts + time.Duration(f.choice>>8%400)*time.Millisecond)}
+		w.mu.Unlock()
+	case 2:
+		w.after(f.lasts-50*time.Millisecond, func() {
+			if now, _ := w.beforeLastAcquisition(); now != nil && now != before { // somebody took over
+				w.failover(0, now)
+			}
+		})
+	case 3:
+		w.after(session, func() {
+			if _, now := w.beforeLastAcquisition(); before != nil && now == changes {
+				w.failover(0, before)
+			}
+		})
+	}
+}
+
+// duel is a stall of the next instance but one that sends a step.
+type duel struct {
+	not   *host
+	at    step
+	until time.Time
+}
+
 // strike does what is not bound to the request itself.
 func (w *world) strike(f *fault, h *host) {
 	switch f.kind {
 	case paused:
-		h.pause(f.lasts)
+		w.pauseFor(f, h)
 	case rebalanced:
 		w.rebalance(f.choice, h)
 	case setBack:
@@ -210,6 +258,9 @@ func (w *world) strike(f *fault, h *host) {
 		// The primary that goes away holds what its last owner applied and, as
 		// that owner dies, never published.
 		lost := w.snapshot()
+		w.mu.Lock()
+		w.branched = true
+		w.mu.Unlock()
 		w.crash(h, f.lasts)
 		w.setBack(1 + int(f.choice%4))
 		w.failover(0, nil)

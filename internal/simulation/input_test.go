@@ -114,12 +114,28 @@ func (f *feeder) run(stop <-chan struct{}) {
 		default:
 		}
 		time.Sleep(pause)
-		rs := make([]*kgo.Record, 1+f.rnd.IntN(18))
-		for i := range rs {
-			rs[i] = f.next()
-		}
-		f.send(rs)
+		f.burst(1 + f.rnd.IntN(18))
 	}
+}
+
+// burst sends n records at once.
+func (f *feeder) burst(n int) {
+	rs := make([]*kgo.Record, n)
+	for i := range rs {
+		rs[i] = f.next()
+	}
+	f.send(rs)
+}
+
+// nonsense sends n records of which half are refused.
+func (f *feeder) nonsense(n int) {
+	rs := make([]*kgo.Record, n)
+	for i := range rs {
+		if rs[i] = f.next(); i%2 == 0 {
+			rs[i].Value = []byte("{")
+		}
+	}
+	f.send(rs)
 }
 
 func (f *feeder) send(rs []*kgo.Record) {

@@ -109,6 +109,8 @@ func (w *world) setBack(n int) {
 		w.past = w.past[:at+1]
 	}
 	w.show(s)
+	w.changes++
+	w.acquisitions = nil
 	w.tracef("Redis set back by %d states", n)
 }
 
@@ -118,7 +120,8 @@ func (w *world) failover(choice uint64, to *snapshot) {
 	if to != nil {
 		w.redisTurn.Lock()
 		w.show(to)
-		w.past = nil
+		w.changes++
+		w.past, w.acquisitions = nil, nil
 		w.redisTurn.Unlock()
 		w.tracef("Redis now shows another state of %d keys", len(to.strings)+len(to.hashes)+len(to.zsets))
 	}
@@ -143,12 +146,30 @@ func (w *world) flushScripts() {
 	must(w.admin.ScriptFlush(w.ctx).Err())
 }
 
+// leaseOver says whether the lease of the fence that a script names is over, by
+// Redis' own time. The caller has the turn.
+func (w *world) leaseOver(args []string) bool {
+	until, err := strconv.ParseInt(w.redis.HGet(args[3], "lease"), 10, 64)
+	return err == nil && time.Now().UnixMilli() >= until
+}
+
+// beforeLastAcquisition is Redis as it was then, nil when that is not known,
+// and how often Redis had been changed.
+func (w *world) beforeLastAcquisition() (*snapshot, int) {
+	w.redisTurn.Lock()
+	defer w.redisTurn.Unlock()
+	if n := len(w.acquisitions); n > 0 {
+		return w.acquisitions[n-1], w.changes
+	}
+	return nil, w.changes
+}
+
 // script notes what a script did, and finds scripts that were accepted from
-// anybody but the latest acquirer (I7).
-func (t *watch) script(s step, args []string, reply []byte) {
+// anybody but the latest acquirer (I7). It says whether it was accepted.
+func (t *watch) script(s step, args []string, reply []byte) bool {
 	n, err := strconv.Atoi(args[2])
 	if err != nil || len(args) < 5+n {
-		return
+		return false
 	}
 	fence, argv := args[3], args[3+n:]
 	yes := bytes.HasPrefix(reply, []byte("*")) && bytes.Contains(reply[:min(len(reply), 16)], []byte("\r\n:1\r\n"))
@@ -156,25 +177,29 @@ func (t *watch) script(s step, args []string, reply []byte) {
 	defer t.mu.Unlock()
 	if s == acquire {
 		if reply[0] != '*' {
-			return // an error
+			return false // an error
 		}
 		epoch := fenceEpoch(reply)
 		if before := t.owners[fence]; epoch <= before.epoch {
 			t.violation("%s: acquired with epoch %d, was %d", fence, epoch, before.epoch)
 		}
 		t.owners[fence] = owned{owner: argv[0], epoch: epoch}
-		return
+		return true
 	}
 	if !yes {
 		if bytes.HasPrefix(reply, []byte("*1\r\n:0")) || bytes.HasPrefix(reply, []byte("*1\r\n:3")) {
 			t.rejected++
 		}
-		return
+		return false
 	}
 	t.accepted[s]++
+	if s == raise && argv[4] != "loading" && !t.branched() {
+		t.violation("%s: rebuilt from nothing although Redis never left its branch", fence)
+	}
 	if o := t.owners[fence]; o.owner != argv[1] || strconv.FormatUint(o.epoch, 10) != argv[0] {
 		t.violation("%s: %s accepted from epoch %s owner %.8s, the latest acquirer is epoch %d owner %.8s", fence, s, argv[0], argv[1], o.epoch, o.owner)
 	}
+	return true
 }
 
 // fenceEpoch finds the epoch in the reply of the acquire script.
@@ -184,6 +209,12 @@ func fenceEpoch(reply []byte) uint64 {
 	text, _, _ := strings.Cut(string(rest[:min(len(rest), 24)]), "\r\n")
 	n, _ := strconv.ParseUint(text, 10, 64)
 	return n
+}
+
+func (t *watch) refused() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.rejected
 }
 
 func (t *watch) branch() map[string]owned {

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tierstream/tierstream/internal/fold"
 	"github.com/tierstream/tierstream/internal/state"
 )
 
@@ -89,6 +90,12 @@ func runSeed(t *testing.T, seed uint64, plan func(*world) []*fault) *outcome {
 		fail("it did not settle: %v", err)
 	}
 	o.Settled = time.Since(healed)
+	if len(o.Failures) == 0 && seed%3 == 0 {
+		w.calm(feed, fail)
+	}
+	if len(o.Failures) == 0 && seed%25 == 7 {
+		w.flood(feed, fail)
+	}
 	w.stop(fail)
 	o.Result = w.verify(feed, fail)
 	w.watch.mu.Lock()
@@ -222,6 +229,61 @@ func (w *world) settle(feed *feeder) error {
 		last = fmt.Errorf("%w; %s: %v", last, i.name, i.p.Ready())
 	}
 	return last
+}
+
+// calm: without faults, an owner that idles longer than its lease keeps it, and
+// no script is refused.
+func (w *world) calm(feed *feeder, fail func(string, ...any)) {
+	before := w.watch.refused()
+	time.Sleep(2 * lease)
+	for range 3 {
+		feed.burst(10)
+	}
+	if err := w.settle(feed); err != nil {
+		fail("it did not settle a second time: %v", err)
+	}
+	if n := w.watch.refused() - before; n > 0 {
+		fail("%d scripts were refused although nothing went wrong", n)
+	}
+}
+
+// flood: a flood of refused records stops its partition before the batch that
+// trips is applied, also after a restart, until somebody allows it.
+func (w *world) flood(feed *feeder, fail func(string, ...any)) {
+	w.tracef("a flood of bad records")
+	const limit = 30 * time.Second
+	feed.nonsense(3000)
+	tripped := func() bool {
+		for _, i := range w.running() {
+			for _, err := range i.p.Stopped() {
+				if errors.Is(err, fold.ErrFlood) {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	for range 2 {
+		for began := time.Now(); !tripped(); time.Sleep(100 * time.Millisecond) {
+			if time.Since(began) > limit {
+				fail("a flood of refused records stopped nobody")
+				return
+			}
+		}
+		w.mu.Lock()
+		w.cfg.AllowRejects = w.floods // the second time
+		w.floods = true
+		w.mu.Unlock()
+		for _, i := range w.running() {
+			w.leave(i)
+			<-i.done
+		}
+		w.start()
+		w.start()
+	}
+	if err := w.settle(feed); err != nil {
+		fail("it did not settle after the flood was allowed: %v", err)
+	}
 }
 
 func (w *world) settledOnce(feed *feeder) error {

@@ -178,7 +178,7 @@ func (l *link) redisCommands() {
 			reply = append(append(append(reply, '-'), text...), "\r\n"...)
 		} else {
 			var err error
-			if reply, err = l.h.w.execute(l.far, out, &cmd, s, reply); err != nil {
+			if reply, err = l.h.w.execute(l.far, out, &cmd, s, f, reply); err != nil {
 				return
 			}
 		}
@@ -195,16 +195,30 @@ func (l *link) redisCommands() {
 }
 
 // execute lets Redis run a command, and notes who was accepted.
-func (w *world) execute(far io.Writer, out *bufio.Reader, cmd *command, s step, reply []byte) ([]byte, error) {
+func (w *world) execute(far io.Writer, out *bufio.Reader, cmd *command, s step, f *fault, reply []byte) ([]byte, error) {
 	w.redisTurn.Lock()
 	defer w.redisTurn.Unlock()
+	var current *snapshot
+	if f != nil && f.kind == staleAnswer && len(w.past) > 0 {
+		current = w.take()
+		w.show(w.past[max(0, len(w.past)-1-int(f.choice%3))])
+	}
+	if s == acquire {
+		w.acquisitions = append(w.acquisitions[max(0, len(w.acquisitions)-1):], w.take())
+	}
+	over := s.writes() && s != acquire && w.leaseOver(cmd.args)
 	if _, err := far.Write(cmd.raw); err != nil {
 		return nil, err
 	}
 	reply, err := appendReply(reply, out)
 	if err == nil && s != other {
-		w.watch.script(s, cmd.args, reply)
-		if s.writes() {
+		if w.watch.script(s, cmd.args, reply) && over {
+			w.watch.fail("%s: %s accepted although the lease is over", cmd.args[3], s)
+		}
+		switch {
+		case current != nil:
+			w.show(current)
+		case s.writes():
 			w.remember()
 		}
 	}

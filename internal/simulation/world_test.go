@@ -32,7 +32,8 @@ import (
 const (
 	namespace  = "sim"
 	partitions = 2
-	lease      = time.Second // the session is two seconds longer
+	lease      = time.Second
+	session    = lease + 2*time.Second // of the consumer group
 )
 
 // world is one Kafka, one Redis, the instances, and what happens to them.
@@ -56,13 +57,19 @@ type world struct {
 	redisTurn sync.Mutex // one script at a time, with what is noted of it
 	scripts   int
 	past      []*snapshot
-	watch     watch
+	// acquisitions are what Redis held before the last two.
+	acquisitions []*snapshot
+	changes      int // how often Redis was made to show another state
+	watch        watch
 
 	mu        sync.Mutex
 	instances []*instance // running, in the order of their start
 	started   int
 	armed     *fault
 	skip      int // requests that the armed fault still lets pass
+	duel      *duel
+	branched  bool // Redis may be on another branch than Kafka
+	floods    bool // the flood stop is being provoked
 	refusing  struct {
 		text  string
 		until time.Time
@@ -84,6 +91,13 @@ type watch struct {
 	violations []string
 	epochs     map[string]int16 // by transactional ID, as the last fresh InitProducerID was answered
 	trace      func(string, ...any)
+	branched   func() bool
+}
+
+func (t *watch) fail(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.violation(format, args...)
 }
 
 func (t *watch) violation(format string, args ...any) {
@@ -170,7 +184,11 @@ func newWorld(t testing.TB, seed uint64, old bool) *world {
 		t: t, ctx: context.Background(), seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), began: time.Now(),
 		topicNames: map[[16]byte]string{}, redis: newRedis(),
 	}
-	w.watch = watch{owners: map[string]owned{}, epochs: map[string]int16{}, trace: w.tracef}
+	w.watch = watch{owners: map[string]owned{}, epochs: map[string]int16{}, trace: w.tracef, branched: func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.branched
+	}}
 	opts := []kfake.Opt{
 		kfake.Ports(9000), kfake.ListenFn(w.net.Listen), kfake.GroupMinSessionTimeout(100 * time.Millisecond),
 		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}),
@@ -356,16 +374,25 @@ func (w *world) step(h *host, s step) *fault {
 		return nil
 	}
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	var stall time.Duration
+	if d := w.duel; d != nil && d.at == s && d.not != h {
+		w.duel, stall = nil, time.Until(d.until)
+	}
 	f := w.armed
-	if f == nil || f.step != s {
-		return nil
-	}
-	if w.skip > 0 {
+	switch {
+	case f == nil || f.step != s:
+		f = nil
+	case w.skip > 0:
 		w.skip--
-		return nil
+		f = nil
+	default:
+		w.armed = nil
 	}
-	w.armed = nil
+	w.mu.Unlock()
+	if stall > 0 {
+		w.tracef("%s: stalls at %s", h.name, s)
+		h.pause(stall)
+	}
 	return f
 }
 
