@@ -140,9 +140,9 @@ func TestStopsOnLostJournal(t *testing.T) {
 func TestStopsWithoutItsRules(t *testing.T) {
 	t.Parallel()
 	w := past(t, 24)
-	w.alter(w.Topics.Rules, map[string]string{"cleanup.policy": "delete"})
+	w.Alter(w.Topics.Rules, map[string]string{"cleanup.policy": "delete"})
 	w.deleteRecords(w.Topics.Rules, 0)
-	w.alter(w.Topics.Rules, map[string]string{"cleanup.policy": "compact"})
+	w.Alter(w.Topics.Rules, map[string]string{"cleanup.policy": "compact"})
 	if err := w.RDB.FlushAll(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tierstream/tierstream/internal/event"
@@ -22,29 +20,6 @@ import (
 	"github.com/tierstream/tierstream/internal/stream"
 	"github.com/tierstream/tierstream/internal/testenv"
 )
-
-// alter changes a topic's settings until the end of the test; "" is the
-// broker's default.
-func (w *world) alter(topic string, settings map[string]string) {
-	w.t.Helper()
-	var cs []kadm.AlterConfig
-	for k, v := range settings {
-		c := kadm.AlterConfig{Op: kadm.SetConfig, Name: k, Value: &v}
-		if v == "" {
-			c = kadm.AlterConfig{Op: kadm.DeleteConfig, Name: k}
-		}
-		cs = append(cs, c)
-	}
-	rs, err := w.Admin.AlterTopicConfigs(context.Background(), cs, topic)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	for _, r := range rs {
-		if r.Err != nil {
-			w.t.Fatalf("%s: %v %s", topic, r.Err, r.ErrMessage)
-		}
-	}
-}
 
 // refused runs a consumer of this namespace, which must refuse to start, with
 // --check and without.
@@ -106,9 +81,9 @@ func TestRefusesWrongTopics(t *testing.T) {
 			}
 		}
 		t.Log(c.name)
-		w.alter(c.topic, c.wrong)
+		w.Alter(c.topic, c.wrong)
 		w.refused(nil, c.want...)
-		w.alter(c.topic, right)
+		w.Alter(c.topic, right)
 	}
 	// What was wrong is right again.
 	if code := w.Start("--check").Exit(30 * time.Second); code != 0 {
@@ -119,7 +94,7 @@ func TestRefusesWrongTopics(t *testing.T) {
 	w.kafka.CreateTopic(t, other, rig.Partitions+1, nil)
 	w.refused([]string{"--topics=" + w.Topics.Inputs[0] + "," + other}, "co-partitioned", w.Topics.Inputs[0]+" has 4", other+" has 5")
 	w.kafka.CreateTopic(t, w.Namespace+"-another", rig.Partitions+1, nil)
-	w.refused([]string{"--topics=" + other + "," + w.Namespace + "-another"}, "the journal "+w.Topics.Journal+" has 4 rig.Partitions, the inputs have 5")
+	w.refused([]string{"--topics=" + other + "," + w.Namespace + "-another"}, "the journal "+w.Topics.Journal+" has 4 partitions, the inputs have 5")
 	w.refused([]string{"--topics=" + other + "-missing"}, "Kafka has no topic "+other+"-missing", "--create-topics")
 	w.refused([]string{"--changes-topic=" + w.Topics.DeadLetters}, w.Topics.DeadLetters, "is named for")
 	w.refused([]string{"--changes-topic=" + in}, in, "is an input and the topic of")
@@ -183,6 +158,25 @@ func TestRefusesWrongServices(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.refused([]string{"--brokers=" + nobody.Addr()}, "no Kafka broker answers at ["+nobody.Addr()+"]")
+}
+
+// TestStoppedWhileStarting: a process that is asked to end before it has
+// found its services has nothing to report.
+func TestStoppedWhileStarting(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testenv.RedisOptions{})
+	silent := testenv.Redis(t, testenv.RedisOptions{}) // any server that accepts connections
+	if err := silent.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	c := w.Start("--brokers=" + silent.Addr())
+	rig.Until(t, 30*time.Second, "waiting for the consumer to try a script in Redis", func() error {
+		if w.scripts() == 0 {
+			return rig.ErrNotYet
+		}
+		return nil
+	})
+	c.Stop()
 }
 
 func TestRefusesWrongModels(t *testing.T) {
@@ -303,7 +297,7 @@ func TestChangedPartitionCount(t *testing.T) {
 		return nil
 	})
 	c = w.Start()
-	c.Said("the inputs have 6 rig.Partitions, but this namespace was created with 4", 30*time.Second)
+	c.Said("the inputs have 6 partitions, but this namespace was created with 4", 30*time.Second)
 	if code := c.Exit(30 * time.Second); code == 0 {
 		t.Error("exit code 0, want another")
 	}

@@ -369,6 +369,28 @@ func (w *World) read(topic string, place func(start, end int64) int64) [][]*kgo.
 	return out
 }
 
+// Alter changes a topic's settings; "" is the broker's default.
+func (w *World) Alter(topic string, settings map[string]string) {
+	w.t.Helper()
+	var cs []kadm.AlterConfig
+	for k, v := range settings {
+		c := kadm.AlterConfig{Op: kadm.SetConfig, Name: k, Value: &v}
+		if v == "" {
+			c = kadm.AlterConfig{Op: kadm.DeleteConfig, Name: k}
+		}
+		cs = append(cs, c)
+	}
+	rs, err := w.Admin.AlterTopicConfigs(context.Background(), cs, topic)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, r := range rs {
+		if r.Err != nil {
+			w.t.Fatalf("%s: %v %s", topic, r.Err, r.ErrMessage)
+		}
+	}
+}
+
 // Records are the stored records of a partition's customers.
 func (w *World) Records(p int32) map[string][]byte {
 	w.t.Helper()
