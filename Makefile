@@ -84,7 +84,7 @@ down: ## Stop the containers and delete their data
 
 .PHONY: e2e
 e2e: ## Test the rooms that use real Kafka and Redis; skips nothing
-	CI=true go test $(RACE) -count=1 -timeout 20m $$(grep -rl 'internal/testenv"' --include='*_test.go' cmd internal | xargs -n 1 dirname | sort -u | sed 's|^|./|')
+	CI=true go test $(RACE) -count=1 -timeout 20m $$(grep -rl 'internal/testenv"' --include='*_test.go' cmd internal examples | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 
 .PHONY: torture
 torture: ## Break real services for DURATION under load, then check everything; ARGS: -seed, -rate, -consumers

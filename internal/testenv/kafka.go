@@ -175,6 +175,17 @@ func KafkaTool(ctx context.Context, class string, arguments ...string) ([]byte, 
 	return kafka.tool(ctx, class, arguments...)
 }
 
+// KafkaLibs is the folder with the jars of the broker, which include those of
+// the Java client. The error is a *[MissingError] when the machine lacks a
+// program.
+func KafkaLibs(ctx context.Context) (string, error) {
+	kafka, err := installKafka(ctx)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(kafka.home, "libs"), nil
+}
+
 // installation is a folder with what a broker needs.
 type installation struct {
 	java string // path of the program
