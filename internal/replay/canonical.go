@@ -36,7 +36,11 @@ func (p *pass) canonical(ctx context.Context, upTo []int64, chunk int, after fun
 		if len(rs) == 0 {
 			return nil
 		}
-		for i, r := range p.decode(rs, of) {
+		records := p.decode(rs, of)
+		if err := p.fetch(ctx, records); err != nil {
+			return err
+		}
+		for i, r := range records {
 			now, limit := p.state.Clock, r.Message.Timestamp
 			if clock == fold.ClockEvents {
 				// The newest event time applied; this one may be older.
@@ -112,11 +116,10 @@ func same(a, b []protocol.Bound) bool {
 }
 
 // begin sets a canonical pass at the beginning of its range.
-func (p *pass) begin(rules *fold.Rules, from []int64) (err error) {
+func (p *pass) begin(rules *fold.Rules, from []int64) {
 	p.state = protocol.State{Rules: rules.Hash(), Fold: fold.Version, Counters: make([]int64, event.NumCodes)}
 	for _, o := range from {
 		p.state.Next = append(p.state.Next, protocol.Position{Next: o, LeaderEpoch: -1})
 	}
-	p.engine, err = fold.NewEngine(rules, p.where, true)
-	return err
+	copy(p.point.Chain[:], p.where.Incarnation[:]) // a genesis of its own
 }

@@ -2,6 +2,7 @@ package replay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -44,6 +45,8 @@ type Follower struct {
 	owner   protocol.Nonce
 	ahead   map[uint64]protocol.Hash // chains of batches folded before the journal had them
 
+	// Until, if set, ends the replay before the batch for which it says so.
+	Until func(rec *protocol.Record) bool
 	// Record, if set, is told of each journal record that was folded, with what
 	// folding it gave (nil for a genesis).
 	Record func(rec *protocol.Record, at protocol.Published, out *fold.Output) error
@@ -64,6 +67,8 @@ func newFollower(s Source, namespace string, t stream.Topics, partition int32, r
 	f.pass = pass{partition: partition, held: newHeld(), where: fold.Where{Namespace: namespace, Partition: partition, Mode: "replay"}}
 	return f
 }
+
+var errUntil = errors.New("far enough")
 
 // Close ends the reading.
 func (f *Follower) Close() { f.close() }
@@ -90,6 +95,38 @@ func (f *Follower) Values(fn func(customer string, value []byte)) {
 	}
 }
 
+// First is the first record of the journal's partition 0.
+func First(ctx context.Context, s Source, journal string) (first *protocol.Record, err error) {
+	n, err := s.Partitions(ctx, journal)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, fmt.Errorf("there is no topic %s: the namespace was never started, or this log has no journal", journal)
+	}
+	start, end, err := s.Span(ctx, journal, 0)
+	if err != nil {
+		return nil, err
+	}
+	enough := errors.New("enough")
+	err = Each(ctx, s, journal, 0, start, end, func(r *kgo.Record) (err error) {
+		if first, err = protocol.DecodeRecord(r.Value); err == nil && first.Origin() == nil {
+			err = fmt.Errorf("it is batch %d and no genesis", first.Seq)
+		}
+		if err != nil {
+			return fmt.Errorf("%s/0@%d: %w", journal, r.Offset, err)
+		}
+		return enough
+	})
+	if errors.Is(err, enough) {
+		return first, nil
+	}
+	if err == nil {
+		err = fmt.Errorf("%s/0 is empty: nothing was ever applied", journal)
+	}
+	return nil, err
+}
+
 // To folds the journal's records up to, and without, the one at offset end.
 func (f *Follower) To(ctx context.Context, end int64) error {
 	start, _, err := f.source.Span(ctx, f.topics.Journal, f.partition)
@@ -111,6 +148,9 @@ func (f *Follower) To(ctx context.Context, end int64) error {
 		f.next = r.Offset + 1
 		return nil
 	})
+	if errors.Is(err, errUntil) {
+		return nil
+	}
 	f.next = max(f.next, end)
 	return err
 }
@@ -150,7 +190,9 @@ func (f *Follower) record(ctx context.Context, rec *protocol.Record, at protocol
 			return bad("the genesis is not what it was: its chain is not that of its content")
 		}
 		f.genesis = rec.Genesis
-		f.state, f.point = rec.State, at.Point
+		if !f.resumed {
+			f.state, f.point = rec.State, at.Point
+		}
 		f.where.Incarnation, f.where.LiveSince, f.where.Partitions = rec.Genesis.Incarnation, rec.Genesis.LiveSince, rec.Genesis.Partitions
 		f.ends = make([]int64, len(rec.Genesis.Topics))
 		to := make([]int64, len(rec.Genesis.Topics))
@@ -164,6 +206,15 @@ func (f *Follower) record(ctx context.Context, rec *protocol.Record, at protocol
 			return f.Record(rec, at, nil)
 		}
 		return nil
+	}
+	if f.resumed && rec.Seq <= f.point.Seq {
+		if rec.Seq == f.point.Seq && rec.Chain != f.point.Chain {
+			return bad("the replay in Redis stands at this batch with chain %.12s: the journal is not what it was", f.point.Chain)
+		}
+		return nil
+	}
+	if f.Until != nil && f.Until(rec) {
+		return errUntil
 	}
 	if chain, ok := f.ahead[rec.Seq]; ok {
 		if delete(f.ahead, rec.Seq); chain != rec.Chain {
@@ -198,6 +249,9 @@ func (f *Follower) record(ctx context.Context, rec *protocol.Record, at protocol
 		return err
 	}
 	in := &fold.Input{Clock: rec.State.Clock, Bound: rec.State.Sweep, Records: f.decode(rs, of), Next: rec.State.Next}
+	if err := f.fetch(ctx, in.Records); err != nil {
+		return err
+	}
 	for _, d := range f.held.dueBelow(rec.State.Sweep, fold.MaxSweep) {
 		in.Sweep = append(in.Sweep, d.Customer)
 	}
@@ -272,6 +326,6 @@ func differences(rec *protocol.Record, out *fold.Output) string {
 	say("records read", out.State.Read, rec.State.Read)
 	say("watermark", out.State.Watermark, rec.State.Watermark)
 	say("decisions", fmt.Sprintf("%.12s", out.Decisions), fmt.Sprintf("%.12s", rec.Decisions))
-	say("digest of the customers", fmt.Sprintf("%.12x", out.State.Digest), fmt.Sprintf("%.12x", rec.State.Digest))
+	say("digest of the customers", fmt.Sprintf("%x", out.State.Digest[:6]), fmt.Sprintf("%x", rec.State.Digest[:6]))
 	return "repeating it gives " + strings.Join(d, "; ") + ": the log, the rules or this binary is not what it was"
 }

@@ -2,11 +2,14 @@ package replay_test
 
 import (
 	"bytes"
-	"context"
-	"strings"
+	"errors"
+	"regexp"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/tierstream/tierstream/internal/fold"
+	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/replay"
 	"github.com/tierstream/tierstream/internal/replay/replaytest"
 )
@@ -89,22 +92,61 @@ func TestExactReplayEqualsTheRun(t *testing.T) {
 	}
 }
 
-func all(ctx context.Context, s replay.Source, w *replaytest.World) error {
-	for p := range int32(replaytest.Partitions) {
-		f, err := replay.Follow(ctx, s, "live", w.Config.Topics, p)
-		if err != nil {
-			return err
-		}
-		_, end, err := s.Span(ctx, w.Config.Topics.Journal, p)
-		if err == nil {
-			err = f.To(ctx, end)
-		}
-		f.Close()
-		if err != nil {
-			return err
+// Whatever was changed since the run is found, and said with partition, batch
+// and offset.
+func TestExactReplayFindsWhatWasChanged(t *testing.T) {
+	w := lived(t, fold.ClockEvents)
+	s := kafka(t, w)
+	topics := w.Config.Topics
+	journal := func(edit func(*protocol.Record)) func(*kgo.Record) []*kgo.Record {
+		return func(r *kgo.Record) []*kgo.Record {
+			rec, err := protocol.DecodeRecord(r.Value)
+			if err != nil {
+				t.Error(err)
+				return nil
+			}
+			edit(rec)
+			c := *r
+			c.Value = rec.Encode()
+			return []*kgo.Record{&c}
 		}
 	}
-	return nil
+	of := func(topic string) func(string, int32, *kgo.Record) bool {
+		return func(t string, _ int32, _ *kgo.Record) bool { return t == topic }
+	}
+	drop := func(*kgo.Record) []*kgo.Record { return nil }
+	for _, c := range []struct {
+		name  string
+		alter replaytest.Alter
+		want  string
+	}{
+		{"an event", replaytest.Once(func(topic string, _ int32, r *kgo.Record) bool {
+			return topic == "purchases" && bytes.Contains(r.Value, []byte(`"amount_minor":`))
+		}, 10, func(r *kgo.Record) []*kgo.Record {
+			c := *r
+			c.Value = bytes.Replace(r.Value, []byte(`"amount_minor":`), []byte(`"amount_minor":1`), 1)
+			return []*kgo.Record{&c}
+		}), `^partition 0: journal record \d+ \(live-journal/0@\d+\): repeating it gives .*digest of the customers [0-9a-f]{12}, the journal says [0-9a-f]{12}: .* it read .*purchases/0@\d+–\d+`},
+		{"a record is gone", replaytest.Once(of("complaints"), 2, drop), `^partition 0: journal record \d+ .*(holds no record at offset|repeating it gives)`},
+		{"the positions of a batch", replaytest.Once(of(topics.Journal), 3, journal(func(r *protocol.Record) { r.State.Next[0].Next++ })),
+			`^partition 0: journal record 2 \(live-journal/0@\d+\): its chain does not continue that of record 1`},
+		{"a batch is gone", replaytest.Once(of(topics.Journal), 3, drop), `^partition 0: journal record 3 \(live-journal/0@\d+\): it follows 1`},
+		{"the genesis", replaytest.Once(of(topics.Journal), 0, journal(func(r *protocol.Record) { r.Genesis.LiveSince++ })),
+			`^partition 0: journal record 0 \(live-journal/0@0\): the genesis is not what it was`},
+		{"the rules", replaytest.Once(of(topics.Rules), 0, func(r *kgo.Record) []*kgo.Record {
+			c := *r
+			c.Value = bytes.Replace(r.Value, []byte("2592000000000000"), []byte("2592000000000001"), 1) // the grace
+			return []*kgo.Record{&c}
+		}), `^partition 0: journal record 1 \(live-journal/0@\d+\): it names rules [0-9a-f]{12}, which live-rules does not hold`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := replay.Run(t.Context(), replay.Config{
+				Kind: replay.Exact, Name: name(t, "replay-x"), Source: replaytest.Altered{Source: s, Alter: c.alter}, Topics: topics,
+			})
+			var m *replay.Mismatch
+			if !errors.As(err, &m) || !regexp.MustCompile(c.want).MatchString(err.Error()) {
+				t.Errorf("%v, want %s", err, c.want)
+			}
+		})
+	}
 }
-
-var _ = strings.Contains

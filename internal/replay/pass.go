@@ -13,6 +13,7 @@ import (
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
 	"github.com/tierstream/tierstream/internal/protocol"
+	"github.com/tierstream/tierstream/internal/state"
 )
 
 // pass is one partition being folded.
@@ -31,7 +32,9 @@ type pass struct {
 	changes     int64
 	deadLetters int64
 	emit        func(*protocol.Message) error // nil: outputs go nowhere
+	flush       func() error                  // of the outputs
 	progress    *Progress
+	resumed     bool
 
 	// Of the batch under way, reused.
 	set     fold.Set
@@ -78,7 +81,52 @@ func (p *pass) decode(rs []*kgo.Record, topics []int) []*fold.Record {
 	return p.list
 }
 
-// fold makes one batch the state.
+// fetch loads the customers of decoded records.
+func (p *pass) fetch(ctx context.Context, rs []*fold.Record) error {
+	if p.held.remote == nil {
+		return nil
+	}
+	ids := make([]string, 0, len(rs))
+	for _, r := range rs {
+		if r.Refusal == nil {
+			ids = append(ids, r.Event.Customer)
+		}
+	}
+	return p.held.fetch(ctx, ids)
+}
+
+// save flushes the outputs, then writes to Redis what was folded since: killed
+// in between, a replay that is resumed gives some outputs again, under the same
+// IDs, and loses none. at is where the last batch lies in the journal.
+func (p *pass) save(ctx context.Context, at int64) error {
+	if p.flush != nil {
+		if err := p.flush(); err != nil {
+			return err
+		}
+	}
+	r := p.held.remote
+	if r == nil || r.id.Point == p.point && !r.id.Loading {
+		return nil
+	}
+	b := &state.Batch{
+		Point: p.point, State: &p.state, Flood: &protocol.Flood{},
+		// A replay publishes to nobody's journal. Its fence keeps the digest of the
+		// decisions in this place, and where the journal is to be read on.
+		Published: protocol.Published{Point: protocol.Point{Seq: p.point.Seq, Chain: p.decisions}, Offset: at, LeaderEpoch: -1},
+	}
+	if r.id.Loading {
+		b.Genesis = &protocol.Genesis{Incarnation: r.mark, Partitions: p.where.Partitions}
+	}
+	p.held.changed(b)
+	return r.write(ctx, b)
+}
+
+// resume goes on where the fence stands.
+func (p *pass) resume(f *protocol.Fence) {
+	p.state, p.point, p.decisions, p.resumed = f.State, f.Point, f.Published.Chain, true
+}
+
+// fold folds one batch.
 func (p *pass) fold(in *fold.Input) (*fold.Output, error) {
 	if p.set == nil {
 		p.set = fold.Set{}
