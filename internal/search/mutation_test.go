@@ -61,21 +61,26 @@ const (
 	enoughSeeds  = 3
 )
 
+var mutationHead = []string{
+	"| Step done wrongly | Search: caught by | States | Moves | Seconds | Simulation: caught by | Seeds until caught | Caught three times |",
+	"| --- | --- | ---: | ---: | ---: | --- | ---: | ---: |",
+}
+
 // Each step done wrongly is noticed by the search and by several seeds.
 func TestMutations(t *testing.T) {
 	t.Parallel()
 	if raceEnabled || testing.Short() {
 		t.Skip("searched without -race and -short")
 	}
-	t.Log("| Step done wrongly | Search: caught by | States | Moves | Seconds | Simulation: caught by | Seeds until caught | Caught three times |")
-	t.Log("| --- | --- | ---: | ---: | ---: | --- | ---: | ---: |")
+	table := slices.Clone(mutationHead)
 	for _, m := range mutations {
 		row, ok := hunt(m.what, m.world)
-		t.Logf("| %s | %s |", m.name, row)
+		table = append(table, fmt.Sprintf("| %s | %s |", m.name, row))
 		if !ok {
 			t.Errorf("%s: not caught by the search and by three seeds", m.name)
 		}
 	}
+	report(t, "mutations", strings.Join(table, "\n"))
 }
 
 // hunt searches and simulates a mutated world. ok says that both noticed.
@@ -164,6 +169,7 @@ func TestMachineMutations(t *testing.T) {
 	if raceEnabled || testing.Short() {
 		t.Skip("searched without -race and -short")
 	}
+	table := slices.Clone(mutationHead)
 	found := regexp.MustCompile(`(?m)^row: (true|false) (.*)$`)
 	for _, m := range machineMutations {
 		path, err := filepath.Abs(filepath.Join("..", "protocol", m.file))
@@ -197,9 +203,10 @@ func TestMachineMutations(t *testing.T) {
 			t.Errorf("%s: %v\n%s", m.name, err, out)
 			continue
 		}
-		t.Logf("| %s | %s |", m.name, row[2])
+		table = append(table, fmt.Sprintf("| %s | %s |", m.name, row[2]))
 		if row[1] != "true" {
 			t.Errorf("%s: not caught by the search and by three seeds", m.name)
 		}
 	}
+	report(t, "machine", strings.Join(table, "\n"))
 }
