@@ -452,8 +452,17 @@ func TestEveryCodeHasACase(t *testing.T) {
 	}
 }
 
-// badWorld runs a processor until the test ends.
+// badWorld is newBadWorld with a processor that runs until the test ends.
 func badWorld(t *testing.T, brokers []string, redisAddr string, msgpack bool) (cfg stream.Config, cl *kgo.Client) {
+	t.Helper()
+	cfg, cl = newBadWorld(t, brokers, redisAddr, msgpack)
+	runProcessor(t, cfg)
+	return cfg, cl
+}
+
+// newBadWorld is a namespace with its topics, and a client that produces to
+// whichever partition and reads what is published.
+func newBadWorld(t *testing.T, brokers []string, redisAddr string, msgpack bool) (cfg stream.Config, cl *kgo.Client) {
 	t.Helper()
 	rdb, err := state.Open(redisAddr, "")
 	if err != nil {
@@ -482,6 +491,13 @@ func badWorld(t *testing.T, brokers []string, redisAddr string, msgpack bool) (c
 	if err := stream.CreateTopics(t.Context(), cl, cfg.Topics, badPartitions, 1, nil); err != nil {
 		t.Fatal(err)
 	}
+	return cfg, cl
+}
+
+// runProcessor starts a processor, which ends with the test or by stop. stopped
+// are the partitions that it has stopped for good.
+func runProcessor(t *testing.T, cfg stream.Config) (stopped func() map[int32]error, stop func()) {
+	t.Helper()
 	p, err := stream.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -489,13 +505,51 @@ func badWorld(t *testing.T, brokers []string, redisAddr string, msgpack bool) (c
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
-	t.Cleanup(func() {
+	ended := false
+	stop = func() {
+		if ended {
+			return
+		}
+		ended = true
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("processor: %v", err)
 		}
+	}
+	t.Cleanup(stop)
+	return p.Stopped, stop
+}
+
+// fakeKafka is a broker in this process.
+func fakeKafka(t *testing.T) (brokers []string) {
+	t.Helper()
+	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}), kfake.GroupMinSessionTimeout(100*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	return k.ListenAddrs()
+}
+
+// counted are the counters once so many records are read.
+func counted(t *testing.T, cfg stream.Config, records int64) (got [event.NumCodes]int64) {
+	t.Helper()
+	until(t, "everything is counted", func() bool {
+		got = [event.NumCodes]int64{}
+		read := int64(0)
+		for p := range int32(badPartitions) {
+			f, err := cfg.Store(p).(*state.Store).Fence(t.Context())
+			if err != nil || f == nil {
+				return false
+			}
+			read += f.State.Read
+			for i, n := range f.State.Counters {
+				got[i] += n
+			}
+		}
+		return read == records
 	})
-	return cfg, cl
+	return got
 }
 
 // testEveryCode sends every case through real topics and finds each record
@@ -592,22 +646,7 @@ func testEveryCode(t *testing.T, brokers []string, redisAddr string, msgpack boo
 		t.Error("no tier change was published")
 	}
 
-	var got [event.NumCodes]int64
-	until(t, "everything is counted", func() bool {
-		got = [event.NumCodes]int64{}
-		read := int64(0)
-		for p := range int32(badPartitions) {
-			f, err := cfg.Store(p).(*state.Store).Fence(t.Context())
-			if err != nil || f == nil {
-				return false
-			}
-			read += f.State.Read
-			for i, n := range f.State.Counters {
-				got[i] += n
-			}
-		}
-		return read == int64(len(sent))
-	})
+	got := counted(t, cfg, int64(len(sent)))
 	for c := range event.NumCodes {
 		if got[c] != want[c] {
 			t.Errorf("%s: counted %d, want %d", event.Code(c), got[c], want[c])
@@ -651,12 +690,7 @@ func until(t *testing.T, what string, ok func() bool) {
 }
 
 func TestEveryCodeOnFakes(t *testing.T) {
-	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}), kfake.GroupMinSessionTimeout(100*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(k.Close)
-	testEveryCode(t, k.ListenAddrs(), miniredis.RunT(t).Addr(), false)
+	testEveryCode(t, fakeKafka(t), miniredis.RunT(t).Addr(), false)
 }
 
 func TestEveryCodeOnRealServices(t *testing.T) {
