@@ -119,8 +119,8 @@ func parse(args []string, environ []string, stdout, stderr io.Writer) (f *flags,
 }
 
 // foreignEnv are variables with our prefix that belong to other programs of
-// this repository: the simulator, and the tests.
-var foreignEnv = regexp.MustCompile(`^TIERSTREAM_(SIM_.*|TEST_.*|DATA|CACHE)$`)
+// this repository: the simulator, webhooks, and the tests.
+var foreignEnv = regexp.MustCompile(`^TIERSTREAM_(SIM_.*|WEBHOOKS_.*|TEST_.*|DATA|CACHE)$`)
 
 // configPath finds --config before everything else is parsed.
 func configPath(args, environ []string) string {

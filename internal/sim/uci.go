@@ -282,7 +282,7 @@ func uciDocuments(r io.Reader, zone *time.Location, s *UCISummary) ([]*uciDocume
 	var documents []*uciDocument
 	for {
 		row, err := rows.Read()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return documents, nil
 		} else if err != nil {
 			return nil, err
