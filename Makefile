@@ -23,6 +23,8 @@ BROKERS ?= 1
 # Benchmarks to run, and how often each.
 BENCH ?= .
 COUNT ?= 1
+# How many seeds `make simulate` runs.
+SEEDS ?= 10000
 
 .PHONY: help
 help: ## List the targets
@@ -61,6 +63,14 @@ bench: ## Measure the consumer against a naive loop and the bare protocol, on re
 .PHONY: microbench
 microbench: ## Run the packages' benchmarks; BENCH selects, COUNT repeats
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(PKG)
+
+.PHONY: simulate
+simulate: ## Run SEEDS seeds of the whole system with faults; failing ones print how to run them again
+	go test ./internal/simulation -run 'TestSeeds$$' -count=1 -v -timeout 6h -seeds $(SEEDS)
+
+.PHONY: mutations
+mutations: ## Break the code step by step, and see that the simulation notices; writes docs/proofs/mutations.md
+	go test ./internal/mutation -run Caught -count=1 -v -timeout 12h -mutate -table ../../docs/proofs/mutations.md
 
 .PHONY: lint
 lint: ## Check the style and the import rules; the first run builds the linter

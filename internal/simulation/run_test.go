@@ -43,16 +43,34 @@ func simulate(t *testing.T, seed uint64, plan func(*world) []*fault) (o *outcome
 // seedPlan draws the faults of a seed.
 func seedPlan(w *world) []*fault {
 	var fs []*fault
-	for j := range uint64(perSeed) {
-		fs = append(fs, newFault(w.rnd, drawn(w.seed, j, perSeed), int(j)+1))
+	for j, p := range pairs(w.seed) {
+		fs = append(fs, newFault(w.rnd, p, j+1))
 	}
 	return fs
 }
 
+// pairs are what the faults of a seed are and where they happen.
+func pairs(seed uint64) []pair {
+	var ps []pair
+	for j := range uint64(perSeed) {
+		ps = append(ps, drawn(seed, j, perSeed))
+	}
+	if *faultFlag != "" {
+		for _, p := range meaningful {
+			if fmt.Sprintf("%s at %s", p.kind, p.step) == *faultFlag {
+				ps[0] = p
+				return ps
+			}
+		}
+		panic("simulation: no such fault: " + *faultFlag)
+	}
+	return ps
+}
+
 // needsOld: AddPartitionsToTxn is a request only of brokers before Kafka 4.
 func needsOld(seed uint64) bool {
-	for j := range uint64(perSeed) {
-		if drawn(seed, j, perSeed).step == addPartitions {
+	for _, p := range pairs(seed) {
+		if p.step == addPartitions {
 			return true
 		}
 	}

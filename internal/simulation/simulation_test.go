@@ -36,6 +36,7 @@ var (
 	tableFlag  = flag.String("table", "", "write the table of faults into this document")
 	stopFlag   = flag.Int("stop", 0, "end after that many failing seeds; 0: run all")
 	procsFlag  = flag.Int("procs", runtime.NumCPU(), "how many processes")
+	faultFlag  = flag.String("fault", "", "let the first fault of every seed be this one, for example 'long pause at apply script'")
 	shardFlag  = flag.String("shard", "", "for the processes that a run starts: which seeds are theirs, from:to:step")
 )
 
@@ -176,7 +177,7 @@ const stuck = 3 * time.Minute
 // shard runs a process over its seeds. When it dies, last is the seed it died
 // of.
 func shard(ctx context.Context, from, to, step uint64, took func(*outcome)) (last uint64, err error) {
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestShard$", "-test.timeout=0", fmt.Sprintf("-shard=%d:%d:%d", from, to, step))
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestShard$", "-test.timeout=0", "-fault="+*faultFlag, fmt.Sprintf("-shard=%d:%d:%d", from, to, step))
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOTRACEBACK=all")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	tableBegins = "<!-- faults: begin -->\n"
-	tableEnds   = "<!-- faults: end -->\n"
+	tableBegins = "<!-- faults -->\n"
+	tableEnds   = "<!-- /faults -->\n"
 )
 
 // writeTable puts how often each fault met each step into a document, between
