@@ -17,6 +17,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/tierstream/tierstream/internal/check"
 	"github.com/tierstream/tierstream/internal/customer"
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
@@ -219,6 +220,26 @@ func (s *pass) apply(e *fold.Engine, in *fold.Input) error {
 		s.messages = append(s.messages, m)
 	}
 	return nil
+}
+
+// Verify asks what `tierctl check --replay` asks, of a world that may be
+// moving, and fails with what does not hold.
+func (w *World) Verify(ctx context.Context) *check.Report {
+	w.t.Helper()
+	report, err := check.Run(ctx, check.Config{
+		Namespace: w.Namespace, Topics: w.Topics, Redis: w.RDB, Replay: true,
+		Kafka: []kgo.Opt{kgo.SeedBrokers(w.Config.Brokers...)},
+	})
+	if err != nil {
+		w.t.Fatalf("checking: %v", err)
+	}
+	for _, v := range report.Violations {
+		w.t.Errorf("does not hold: %s", v.String())
+	}
+	if !report.Holds {
+		w.t.Errorf("%v do not hold: %v", report.Checked, report.Found)
+	}
+	return report
 }
 
 // Check holds what was stored and published against passes over log and
