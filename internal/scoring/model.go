@@ -184,6 +184,7 @@ func build(d document) (*Model, error) {
 		neutral:   d.Satisfaction.Neutral.float(), kept: d.Satisfaction.Kept.float(),
 		decay: math.Ln2 / float64(d.Satisfaction.HalfLife.float()*msPerDay),
 	}
+	m.purchases.tabulate()
 	var err error
 	if m.calendar, err = NewCalendar(d.Zone); err != nil {
 		return nil, fmt.Errorf("zone: %w", err)

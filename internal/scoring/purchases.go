@@ -24,6 +24,11 @@ const lanes = 4
 type purchaseModel struct {
 	r, alpha, a, b float64
 	afterFirst     bool // drop-out possible after the first purchase: MBG/NBD
+
+	// table holds, by x, the first growths of the series: most customers have
+	// bought a few times, and computing them took a third of their prediction.
+	// Empty until tabulate.
+	table [][]growths
 }
 
 // alive returns P(alive): MBG/NBD 1/(1 + a/(b+x)·((alpha+T)/(alpha+tx))^(r+x))
@@ -58,11 +63,8 @@ func (p *purchaseModel) alive(x, tx, T float64) float64 {
 // with c = a+b+x, q = a+b−r (BG/NBD: both less 1). The terms of S share their
 // coefficients between horizons.
 func (p *purchaseModel) expected(x, T float64, horizon, out []float64) {
-	e, c, q := p.a-1, p.a+p.b+x, p.a+p.b-p.r
-	if !p.afterFirst {
-		c, q = c-1, q-1
-	}
-	base := p.alpha + T
+	e, base := p.a-1, p.alpha+T
+	c, q := p.parameters(x)
 	// Four horizons at a time: what the model's default needs, and what fits
 	// into registers. Unused lanes are z = 0, where S is 0.
 	for len(horizon) > lanes {
@@ -76,10 +78,10 @@ func (p *purchaseModel) expected(x, T float64, horizon, out []float64) {
 			direct[i] = z[i]
 		}
 	}
-	S := p.series(c, q, &direct)
+	S := p.series(x, c, q, &direct)
 	for i := range horizon {
 		if z[i] != direct[i] {
-			p.continued(c, q, z[i:len(horizon)], S[i:len(horizon)])
+			p.continued(x, c, q, z[i:len(horizon)], S[i:len(horizon)])
 			break
 		}
 	}
@@ -152,23 +154,69 @@ const (
 	maxTerms = 200_000
 )
 
-// series sums S at each z; z ascends, but for zeros.
-func (p *purchaseModel) series(c, q float64, z *[lanes]float64) [lanes]float64 {
+// growths are what successive terms of the series grow by, but for z.
+type growths [64]float64
+
+// tabulate fills the table, of 80 KB: up to 31 repeat purchase days, and 320
+// terms, what the series needs at seriesLimit.
+func (p *purchaseModel) tabulate() {
+	p.table = make([][]growths, 32)
+	for x := range p.table {
+		c, q := p.parameters(float64(x))
+		p.table[x] = make([]growths, 5)
+		for i := range p.table[x] {
+			p.grow(c, q, i, &p.table[x][i])
+		}
+	}
+}
+
+// grow fills g with the n-th growths.
+func (p *purchaseModel) grow(c, q float64, n int, g *growths) {
+	for i := range g {
+		k := float64(n*len(g) + i + 1)
+		g[i] = float64((p.a+k-1)*(q+k)) / float64((c+k)*(k+1))
+	}
+}
+
+// parameters are c and q of the series.
+func (p *purchaseModel) parameters(x float64) (c, q float64) {
+	c, q = p.a+p.b+x, p.a+p.b-p.r
+	if !p.afterFirst {
+		c, q = c-1, q-1
+	}
+	return c, q
+}
+
+// series sums S at each z; z ascends, but for zeros. c and q are the parameters
+// of x.
+func (p *purchaseModel) series(x, c, q float64, z *[lanes]float64) [lanes]float64 {
 	z0, z1, z2, z3 := z[0], z[1], z[2], z[3]
 	t0, t1, t2, t3 := float64(q*z0), float64(q*z1), float64(q*z2), float64(q*z3) // terms
 	s0, s1, s2, s3 := t0, t1, t2, t3
-	for k := 1.0; k < maxTerms; k++ {
-		growth := float64((p.a+k-1)*(q+k)) / float64((c+k)*(k+1))
-		t0 = float64(t0 * float64(growth*z0))
-		t1 = float64(t1 * float64(growth*z1))
-		t2 = float64(t2 * float64(growth*z2))
-		t3 = float64(t3 * float64(growth*z3))
-		s0 += t0
-		s1 += t1
-		s2 += t2
-		s3 += t3
-		if small(t3, s3) && small(t2, s2) && small(t1, s1) && small(t0, s0) {
-			break
+	var row []growths
+	if x < float64(len(p.table)) {
+		row = p.table[int(x)]
+	}
+	var further growths
+	for n := 0; n*len(further) < maxTerms; n++ {
+		block := &further
+		if n < len(row) {
+			block = &row[n]
+		} else {
+			p.grow(c, q, n, block)
+		}
+		for _, growth := range block {
+			t0 = float64(t0 * float64(growth*z0))
+			t1 = float64(t1 * float64(growth*z1))
+			t2 = float64(t2 * float64(growth*z2))
+			t3 = float64(t3 * float64(growth*z3))
+			s0 += t0
+			s1 += t1
+			s2 += t2
+			s3 += t3
+			if small(t3, s3) && small(t2, s2) && small(t1, s1) && small(t0, s0) {
+				return [lanes]float64{s0, s1, s2, s3}
+			}
 		}
 	}
 	return [lanes]float64{s0, s1, s2, s3}
@@ -186,10 +234,10 @@ func small(term, sum float64) bool { return math.Abs(term) <= negligible*math.Ab
 // whose Taylor coefficients about z₀ follow a recurrence of two terms. Steps
 // are also bounded by z₀/c, so that the equation's other solution, z^(1−c),
 // cannot amplify rounding.
-func (p *purchaseModel) continued(c, q float64, z, S []float64) {
+func (p *purchaseModel) continued(x, c, q float64, z, S []float64) {
 	e := p.a - 1
 	at := 0.75
-	value, slope := p.series(c, q, &[lanes]float64{at})[0], p.slope(c, q, at)
+	value, slope := p.series(x, c, q, &[lanes]float64{at})[0], p.slope(c, q, at)
 	for i, target := range z {
 		for at != target {
 			d := min(target-at, float64(0.5*(1-at)), 4*at/(1+c))

@@ -44,6 +44,11 @@ func TestExpectedPurchasesAgainstHighPrecision(t *testing.T) {
 		var out [1]float64
 		p.expected(x, T, []float64{v[7]}, out[:])
 		approx(t, "expected purchases of "+line, out[0], v[9], max(1e-12, 1e-14*(p.a+p.b)/p.r))
+		var again [1]float64
+		p.tabulate()
+		if p.expected(x, T, []float64{v[7]}, again[:]); again != out {
+			t.Errorf("%s: %v with the table, %v without", line, again[0], out[0])
+		}
 		rows++
 	}
 	if rows < 300 {
@@ -67,6 +72,7 @@ func TestExpectedPurchasesShareCoefficients(t *testing.T) {
 
 func BenchmarkExpected(b *testing.B) {
 	p := purchaseModel{r: .525, alpha: 43.28, a: .891, b: 1.614, afterFirst: true}
+	p.tabulate()
 	horizon := []float64{91.25, 182.5, 273.75, 365}
 	for _, age := range []float64{0, 30, 365} {
 		b.Run(strconv.Itoa(int(age)), func(b *testing.B) {
