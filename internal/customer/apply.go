@@ -618,25 +618,17 @@ func compare(t int64, h uint64, u int64, k uint64) int {
 // eventKey is the hash by which an event ID is remembered. IDs hold no
 // control characters, so the zero byte parts source and ID.
 func eventKey(ev *event.Event) uint64 {
-	var d xxhash.Digest
-	d.Reset()
-	var kind [1]byte
-	_, _ = d.Write(kind[:])
-	_, _ = d.WriteString(ev.Source)
-	_, _ = d.Write(kind[:])
-	_, _ = d.WriteString(ev.ID)
-	return d.Sum64()
+	var buf [2 + 2*128]byte // IDs from the wire fit
+	b := append(append(buf[:0], 0), ev.Source...)
+	b = append(append(b, 0), ev.ID...)
+	return xxhash.Sum64(b)
 }
 
 // businessKey is the hash of a business ID. The type parts the kinds of IDs
 // from one another and from event IDs, whose first byte is zero.
 func businessKey(t event.Type, id string) uint64 {
-	var d xxhash.Digest
-	d.Reset()
-	kind := [1]byte{byte(t)}
-	_, _ = d.Write(kind[:])
-	_, _ = d.WriteString(id)
-	return d.Sum64()
+	var buf [1 + 128]byte
+	return xxhash.Sum64(append(append(buf[:0], byte(t)), id...))
 }
 
 // categoryHash is 0 for no category only.
