@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -142,31 +145,67 @@ func (c *uciCmd) run(ctx context.Context, out output) error {
 }
 
 type ndjsonCmd struct {
-	File string `arg:"" help:"Lines as --dry-run prints them, or structured CloudEvents; - is standard input."`
+	Files []string `arg:"" help:"Lines as --dry-run prints them, structured CloudEvents, or records of a dumped log; - is standard input, and a folder that of a dumped log. Several files are merged by time."`
 
 	sending
 }
 
 func (c *ndjsonCmd) run(ctx context.Context, out output) error {
-	in := os.Stdin
-	if c.File != "-" {
-		f, err := os.Open(c.File)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		in = f
-	}
 	topics, _, err := c.check()
 	if err != nil {
 		return &usageError{err}
 	}
+	var readers []io.Reader
+	for _, path := range c.Files {
+		if path == "-" {
+			readers = append(readers, os.Stdin)
+			continue
+		}
+		paths, err := dumped(path)
+		if err != nil {
+			return err
+		}
+		for _, p := range paths {
+			f, err := os.Open(p)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			readers = append(readers, f)
+		}
+	}
 	reader := sim.NDJSON{Topics: topics}
-	err = c.send(ctx, out, reader.All(in))
+	err = c.send(ctx, out, reader.All(readers...))
 	if reader.Err() != nil {
-		err = errors.Join(err, fmt.Errorf("reading %s: %w", c.File, reader.Err()))
+		err = errors.Join(err, fmt.Errorf("reading: %w", reader.Err()))
 	}
 	return err
+}
+
+// dumped are the files of the inputs of a dumped log, if path is its folder;
+// else it is path alone.
+func dumped(path string) ([]string, error) {
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		return []string{path}, err
+	}
+	text, err := os.ReadFile(filepath.Join(path, "manifest.json"))
+	if err != nil {
+		return nil, fmt.Errorf("%s is not a dumped log, or not a whole one: %w", path, err)
+	}
+	var manifest struct {
+		Inputs     []string
+		Partitions map[string][]struct{}
+	}
+	if err := json.Unmarshal(text, &manifest); err != nil {
+		return nil, fmt.Errorf("%s: manifest.json: %w", path, err)
+	}
+	var files []string
+	for _, topic := range manifest.Inputs {
+		for p := range manifest.Partitions[topic] {
+			files = append(files, filepath.Join(path, fmt.Sprintf("%s-%d.ndjson", topic, p)))
+		}
+	}
+	return files, nil
 }
 
 type copyCmd struct {
