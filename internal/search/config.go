@@ -8,6 +8,7 @@ type Config struct {
 	Owners   int // sessions alive at once, at most maxOwners
 	Inputs   int // input records
 	MaxBatch int // records in a batch
+	Sweeps   int // batches without a record, which time alone asks for
 	Takes    int // acquisitions in all
 
 	Losses      int  // how often Redis goes back to what it held before, the beginning (wiped) included
@@ -53,5 +54,6 @@ const (
 	NoDigest                            // a batch leaves the digest as it was
 	KeepCache                           // the cache outlives the session
 	ForgetBase                          // what a rebase begins from is deleted like any old generation
+	NoLook                              // an idle owner looks at the fence only, not at the journal
 	ForgetOpen                          // the fence does not say that a rebase is not done
 )

@@ -164,6 +164,12 @@ func (w *world) pending(o *owner) bool {
 	return slices.ContainsFunc(w.txns, func(t txn) bool { return t.epoch == o.epoch })
 }
 
+// overtaken says whether o, which has nothing to publish, finds records in the
+// journal that are not its own.
+func (w *world) overtaken(o *owner) bool {
+	return w.cfg.Mutation&NoLook == 0 && len(o.m.Unpublished()) == 0 && w.txnOf(o) == nil && w.ended() && w.book.at(w.last()) != o.m.Known().Point
+}
+
 // ended says whether the journal's read-committed and read-uncommitted ends
 // agree.
 func (w *world) ended() bool {

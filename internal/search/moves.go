@@ -30,7 +30,7 @@ const (
 	finish                // mutation: the second half of a script
 	send                  // the first n unpublished entries go to Kafka, with the request to commit
 	answer                // the coordinator's answer arrives
-	compare               // an idle owner looks at the fence and sees another
+	compare               // an idle owner sees another fence, or that the journal went on without it
 	remove                // keys of an old generation are deleted
 	forget                // the cache drops the customers
 	decide                // the coordinator commits what it was asked to
@@ -173,7 +173,7 @@ func (w *world) ownerMoves(ms []move, who int8, o *owner) []move {
 			}
 		}
 	case !o.loaded:
-		if o.m.Phase() != protocol.Running || int(o.next) < c.Inputs {
+		if o.m.Phase() != protocol.Running || int(o.next) < c.Inputs || int(w.sweeps) < c.Sweeps {
 			ms = one(load)
 		}
 	case o.m.Phase() == protocol.Reapplying:
@@ -186,6 +186,9 @@ func (w *world) ownerMoves(ms []move, who int8, o *owner) []move {
 	default:
 		if c.Mutation&PublishFirst != 0 && w.pending(o) {
 			break
+		}
+		if int(w.sweeps) < c.Sweeps {
+			ms = one(apply)
 		}
 		for n := 1; n <= c.MaxBatch && int(o.next)+n <= c.Inputs; n++ {
 			ms = append(ms, move{apply, who, int8(n), 0})
@@ -200,7 +203,7 @@ func (w *world) ownerMoves(ms []move, who int8, o *owner) []move {
 	if o.m.Phase() == protocol.Reapplying {
 		return ms
 	}
-	if o.script == nil && !w.holds(o.m.Identity()) {
+	if o.script == nil && (!w.holds(o.m.Identity()) || w.overtaken(o)) {
 		ms = one(compare)
 	}
 	if t := w.txnOf(o); t != nil {

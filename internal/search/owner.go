@@ -92,7 +92,7 @@ func (w *world) reapply(o *owner, clock int8) error {
 	}
 	p := w.journal[offset]
 	rec := b.of(p)
-	if offset < int64(w.start) || rec.from < w.inputs {
+	if offset < int64(w.start) || rec.from < w.inputs && rec.from < rec.to {
 		w.end(o) // it was deleted meanwhile
 		return nil
 	}
@@ -130,7 +130,9 @@ func (w *world) next(o *owner, to, clock int8) (point, value) {
 }
 
 func (w *world) apply(o *owner, n, clock int8) error {
-	if o.next < w.inputs {
+	if n == 0 {
+		w.sweeps++
+	} else if o.next < w.inputs {
 		if w.last() == o.k {
 			return w.stop(o, errors.New("the inputs begin beyond what is applied"))
 		}

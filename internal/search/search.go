@@ -147,6 +147,10 @@ func describe(a, b *world, m move) string {
 	case load:
 		s = "reads the customers"
 	case apply:
+		if m.n == 0 {
+			s = "sweeps, without an input, and runs the script"
+			break
+		}
 		s = fmt.Sprintf("folds inputs [%d,%d) with clock %d and runs the script", o.next, o.next+m.n, m.arg)
 	case reapply:
 		s = "folds the next journal record again and runs the script"
@@ -161,7 +165,7 @@ func describe(a, b *world, m move) string {
 	case answer:
 		s = "gets the coordinator's answer"
 	case compare:
-		s = "compares the fence"
+		s = "looks at fence and journal"
 	case remove:
 		s = fmt.Sprintf("deletes the keys of generation %d", o.old)
 	case forget:

@@ -49,6 +49,7 @@ var (
 		{Name: "two owners, aborted, late and unknown transactions", Owners: 2, Inputs: 2, MaxBatch: 1, Takes: 3, Timeouts: 1, Markers: true},
 		{Name: "three owners, one lost suffix", Owners: 3, Inputs: 1, MaxBatch: 1, Takes: 3, Losses: 1},
 		{Name: "lost replies and a lost suffix", Owners: 2, Inputs: 1, MaxBatch: 1, Takes: 3, Losses: 1, Retries: true},
+		{Name: "sweeps and a lost suffix", Owners: 2, Sweeps: 2, Takes: 3, Losses: 1},
 		{Name: "failback to an old branch", Owners: 2, Inputs: 1, MaxBatch: 1, Takes: 3, Losses: 2, Failback: true},
 		{Name: "a session that oversleeps", Owners: 2, Inputs: 1, MaxBatch: 1, Takes: 3, Losses: 1, Pauses: 1},
 		{Name: "truncated inputs or journal, lost suffix", Owners: 2, Inputs: 1, MaxBatch: 1, Takes: 3, Truncations: 1, Losses: 1},
@@ -58,6 +59,7 @@ var (
 	large = []Config{
 		{Name: "two owners, everything Kafka may do", Owners: 2, Inputs: 2, MaxBatch: 2, Takes: 3, Timeouts: 1, Retries: true, Markers: true, Pauses: 1},
 		{Name: "four takes, one lost suffix", Owners: 2, Inputs: 1, MaxBatch: 1, Takes: 4, Losses: 1},
+		{Name: "an input, a sweep and a lost suffix", Owners: 2, Inputs: 1, MaxBatch: 1, Sweeps: 1, Takes: 3, Losses: 1},
 		{Name: "two inputs, one lost suffix", Owners: 2, Inputs: 2, MaxBatch: 1, Takes: 3, Losses: 1},
 		{Name: "three owners, failback", Owners: 3, Inputs: 1, MaxBatch: 1, Takes: 3, Losses: 2, Failback: true},
 		{Name: "four takes, failback", Owners: 2, Inputs: 1, MaxBatch: 1, Takes: 4, Losses: 2, Failback: true},
@@ -70,7 +72,7 @@ var (
 // wide is the world of the simulation. Each seed draws its own bounds within
 // these.
 var wide = Config{
-	Owners: 3, Inputs: 8, MaxBatch: 3, Takes: 24, Losses: 4, Failback: true, Damages: 1, Pauses: 3, Timeouts: 3, Shortenings: 1,
+	Owners: 3, Inputs: 8, MaxBatch: 3, Sweeps: 3, Takes: 24, Losses: 4, Failback: true, Damages: 1, Pauses: 3, Timeouts: 3, Shortenings: 1,
 	Truncations: 3, Retries: true, Markers: true, Reloads: true, Keep: 20,
 }
 

@@ -44,6 +44,9 @@ func Simulations(cfg Config, first uint64, n int, seen *Coverage) *Result {
 	return r
 }
 
+// maxMoves is how long a way may be; most end for want of acquisitions.
+const maxMoves = 500
+
 // walk is one random way.
 type walk struct {
 	cfg       Config
@@ -62,7 +65,8 @@ func newWalk(cfg Config, b *book, seed uint64) *walk {
 	w.faults = []int{2, 5, 10, 20, 40}[w.rng.IntN(5)]
 	w.takeovers = []int{0, 1, 5, 30}[w.rng.IntN(4)]
 	c := &w.cfg
-	for _, bound := range []*int{&c.Losses, &c.Damages, &c.Pauses, &c.Timeouts, &c.Truncations} {
+	c.Inputs = 1 + w.rng.IntN(c.Inputs)
+	for _, bound := range []*int{&c.Losses, &c.Damages, &c.Pauses, &c.Timeouts, &c.Truncations, &c.Sweeps} {
 		*bound = w.rng.IntN(*bound + 1)
 	}
 	if w.rng.IntN(4) > 0 { // what Kafka has lost cannot be checked any more
@@ -76,7 +80,7 @@ func newWalk(cfg Config, b *book, seed uint64) *walk {
 // session to come to an end.
 func (w *walk) take(seen *Coverage) {
 	var ms []move
-	for len(w.made) < 60*w.cfg.Inputs && w.broken == nil {
+	for len(w.made) < maxMoves && w.broken == nil {
 		if ms = w.world.moves(ms[:0]); len(ms) == 0 {
 			break
 		}

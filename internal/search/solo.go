@@ -17,7 +17,7 @@ func (w *world) solo(i int8, known map[hash]struct{}, path *[]move) error {
 			w.end(&w.owners[j])
 		}
 	}
-	w.kept, w.losses, w.pauses, w.timeouts, w.shortenings, w.truncations = nil, int8(w.cfg.Losses), 0, 0, 0, 0
+	w.kept, w.losses, w.pauses, w.timeouts, w.shortenings, w.truncations, w.sweeps = nil, int8(w.cfg.Losses), 0, 0, 0, 0, int8(w.cfg.Sweeps)
 	var visited []hash
 	var form []byte
 	for range 200 {
@@ -78,14 +78,6 @@ func (w *world) soloMove(i int8) (m move, ok bool) {
 		default:
 			m, ok = next, true // the last, which takes the most
 		}
-	}
-	if !ok && o.nonce != w.nonces {
-		// The group gave the partition to somebody after it, so that its lease
-		// runs out. It is told by nothing else, where Redis lost its heir.
-		if o.late {
-			return move{renew, i, 0, 0}, true
-		}
-		return move{oversleep, i, 0, 0}, true
 	}
 	return m, ok
 }

@@ -30,7 +30,8 @@ type world struct {
 
 	now                   int8 // in leases
 	nonces, begun         int8 // handed out so far
-	takes, losses, pauses int8 // faults so far, see Config
+	takes, losses, pauses int8 // so far, see Config
+	sweeps                int8
 	timeouts, shortenings int8
 	truncations, damages  int8
 	journalLost           bool // Kafka lost some of the journal
@@ -190,7 +191,7 @@ func (w *world) key(b []byte) []byte {
 	if !slices.Equal(w.journal, w.outputs) {
 		b = appendNumbers(b, w.outputs)
 	}
-	b = append(b, byte(w.takes), byte(w.losses), byte(w.pauses), byte(w.timeouts), byte(w.shortenings), byte(w.truncations), byte(w.damages), byte(w.begun), flags(w.journalLost))
+	b = append(b, byte(w.takes), byte(w.sweeps), byte(w.losses), byte(w.pauses), byte(w.timeouts), byte(w.shortenings), byte(w.truncations), byte(w.damages), byte(w.begun), flags(w.journalLost))
 	for i := range w.txns {
 		if w.txns[i].waiting == 0 {
 			b = w.txns[i].append(b, w.producer)
@@ -219,7 +220,7 @@ func (w *world) appendOwner(b []byte, o *owner, name func(int8) byte) []byte {
 		return append(b, 0, flags(o.loaded, o.condemns), byte(o.value), byte(o.value>>8))
 	}
 	b = append(b, flags(true, o.epoch == w.producer, o.epoch == 0, o.loaded, o.late, o.retried, o.script != nil), name(o.nonce),
-		byte(o.first), byte(o.first>>8), byte(o.at), byte(o.at>>8), byte(o.next), byte(o.value), byte(o.value>>8), byte(o.k), byte(o.k>>8), byte(o.old), byte(o.base), flags(o.scan != nil, o.nonce == w.nonces))
+		byte(o.first), byte(o.first>>8), byte(o.at), byte(o.at>>8), byte(o.next), byte(o.value), byte(o.value>>8), byte(o.k), byte(o.k>>8), byte(o.old), byte(o.base), flags(o.scan != nil))
 	b = appendMachine(b, &o.m)
 	if s := o.script; s != nil {
 		b = append(b, flags(s.outbox, s.half), byte(s.to), byte(s.to>>8), byte(s.value), byte(s.value>>8), byte(s.known.Seq), byte(s.known.Offset), byte(len(s.drop)))
