@@ -4,6 +4,7 @@ package torture
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/rig"
+	"github.com/tierstream/tierstream/internal/state"
+	"github.com/tierstream/tierstream/internal/testenv"
 )
 
 // follower reads the committed journal as it grows. What it counts never goes
@@ -85,16 +88,34 @@ func (f *follower) next() <-chan struct{} {
 	return f.wake
 }
 
-// strange counts the partitions whose fence stands at a point that is not in
-// the journal, and that the journal's end does not lead to through the outbox.
-func (f *follower) strange(fences []*protocol.Fence) (n int) {
+// strange counts the partitions that another Redis, sampled, holds at a point
+// of another branch: one that is not in the journal, and to whose outbox the
+// journal's end does not lead.
+func (f *follower) strange(others []*state.Sample) (n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for p, fence := range fences {
-		// Above the journal's end it may be an outbox that continues it.
-		if fence != nil && !fence.Loading && !f.points[p][fence.Point] && fence.Seq <= f.last[p].Seq {
+	for p, o := range others {
+		if o.Fence == nil || o.Fence.Loading || f.points[p][o.Fence.Point] {
+			continue
+		}
+		end := f.last[p]
+		if !slices.ContainsFunc(o.Outbox, func(e *protocol.Entry) bool { return e.Seq == end.Seq+1 && e.Parent == end.Chain }) {
 			n++
 		}
 	}
 	return n
+}
+
+// sample reads what a Redis server holds of every partition.
+func (r *run) sample(server *testenv.RedisServer) (out []*state.Sample) {
+	r.t.Helper()
+	rdb, err := state.Open(server.Addr(), "")
+	r.must(err)
+	defer rdb.Close()
+	for p := range r.w.Config.Partitions {
+		s, err := state.NewStore(rdb, r.w.Namespace, p, rig.Lease).Sample(r.ctx, nil)
+		r.must(err)
+		out = append(out, s)
+	}
+	return out
 }

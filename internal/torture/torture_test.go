@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/rig"
+	"github.com/tierstream/tierstream/internal/state"
 	"github.com/tierstream/tierstream/internal/testenv"
 )
 
@@ -70,11 +72,18 @@ type run struct {
 	// The consumers and the world's own client reach the primary through proxy.
 	primary, replica *testenv.RedisServer
 	proxy            *testenv.Proxy
-	copies           []string // folders, oldest first
+	copies           []redisCopy // oldest first
+	branches         int         // partitions that were on another branch
 
 	in      *input
 	journal *follower
 	heals   []heal
+}
+
+// redisCopy is Redis at some moment.
+type redisCopy struct {
+	dir string
+	of  []*state.Sample // about what it holds
 }
 
 // heal is one recovery of everything that Redis had lost.
@@ -125,6 +134,10 @@ func TestTorture(t *testing.T) {
 		} else if f.only == nil || f.only() {
 			t.Errorf("never: %s", f.name)
 		}
+	}
+	t.Logf("%5d partitions were found on another branch of history", r.branches)
+	if *duration > 0 && r.branches == 0 {
+		t.Error("no partition was ever on another branch: nothing was tested")
 	}
 	r.reportHeals()
 }
@@ -187,7 +200,7 @@ func (r *run) interlude() {
 		r.resume()
 	}
 	if len(r.copies) == 0 || r.rng.IntN(8) == 0 {
-		r.backup()
+		r.keepCopy()
 	}
 }
 
@@ -204,8 +217,7 @@ func (r *run) must(err error) {
 	}
 }
 
-// progress waits until so many further records are published. A consumer that
-// ends, or a partition that stops for good, fails the run at once.
+// progress waits until so many further records are published.
 func (r *run) progress(n int64) {
 	r.t.Helper()
 	want := r.journal.published() + n
@@ -218,16 +230,23 @@ func (r *run) progress(n int64) {
 	})
 }
 
+// alive does what a supervisor would: a consumer that refused to start because
+// a service was away is started again. One that ends otherwise, or stops a
+// partition, fails the run.
 func (r *run) alive() {
 	r.t.Helper()
-	for _, c := range r.fleet.On {
+	for i, c := range r.fleet.On {
 		out := c.Output.String()
 		if strings.Contains(out[r.looked[c]:], "partition stopped: it needs attention") {
 			r.t.Fatal("a partition has stopped")
 		}
 		r.looked[c] = len(out)
-		if c.Ended() {
+		switch {
+		case !c.Ended():
+		case strings.Contains(out, "msg=running"):
 			r.t.Fatal("a consumer ended by itself")
+		default:
+			r.fleet.On[i] = r.w.Start(r.fleet.Args...)
 		}
 	}
 }
@@ -385,58 +404,74 @@ func (r *run) killRedis() string {
 	return fmt.Sprintf("%s, %d bytes of its log lost", when, lost)
 }
 
-// backup keeps a copy of Redis as it is now, and the last few before.
-func (r *run) backup() {
-	dir := filepath.Join(r.t.TempDir(), "backup")
-	r.must(r.primary.Backup(r.ctx, dir))
-	r.copies = append(r.copies, dir)
+// backup copies Redis as it is now.
+func (r *run) backup() redisCopy {
+	r.t.Helper()
+	c := redisCopy{dir: filepath.Join(r.t.TempDir(), "backup"), of: r.sample(r.primary)}
+	r.must(r.primary.Backup(r.ctx, c.dir))
+	return c
+}
+
+// keepCopy keeps a copy of Redis as it is now, and the last few before.
+func (r *run) keepCopy() {
+	r.copies = append(r.copies, r.backup())
 	if len(r.copies) > 3 {
 		r.copies = r.copies[1:]
 	}
 }
 
+// older is one of the copies, the first of which is made now if need be.
+func (r *run) older() redisCopy {
+	if len(r.copies) == 0 {
+		r.keepCopy()
+		r.progress(int64(*rate))
+	}
+	return r.copies[r.rng.IntN(len(r.copies))]
+}
+
+// restore starts the primary on a copy, and says how many partitions are then
+// on another branch.
+func (r *run) restore(c redisCopy) (strange int) {
+	strange = r.journal.strange(c.of)
+	r.branches += strange
+	r.must(r.primary.Restore(r.ctx, c.dir))
+	return strange
+}
+
 // restoreRedis goes back to a copy: every fence in it stands somewhere in the
 // journal, unless Redis has been elsewhere since.
 func (r *run) restoreRedis() string {
-	if len(r.copies) == 0 {
-		r.backup()
-		r.progress(int64(*rate))
-	}
+	c := r.older()
 	_, when := r.moment()
-	dir := r.copies[r.rng.IntN(len(r.copies))]
-	r.must(r.primary.Restore(r.ctx, dir))
-	return fmt.Sprintf("%s, %d partitions on another branch", when, r.journal.strange(r.fences()))
+	return fmt.Sprintf("%s, %d partitions on another branch", when, r.restore(c))
 }
 
 // branchRedis lets Redis lose batches that were applied and never published,
 // so that they are decided again and otherwise, and then returns it to the
 // copy that has them: a branch of history that no journal knows.
 func (r *run) branchRedis() string {
-	if len(r.copies) == 0 {
-		r.backup()
-		r.progress(int64(*rate))
-	}
-	older := r.copies[r.rng.IntN(len(r.copies))]
-	killed := 0
-	for open := 0; open == 0; {
-		r.afterApply()
-		for len(r.fleet.On) > 0 {
-			r.fleet.Kill(0)
-			killed++
+	older := r.older()
+	// Nothing commits any more: the journal wants more replicas than there are.
+	r.w.Alter(r.w.Topics.Journal, map[string]string{"min.insync.replicas": strconv.Itoa(*brokers + 1)})
+	rig.Until(r.t, patience, "waiting for batches that are applied and not published", func() error {
+		r.alive()
+		if n := r.w.OpenBatches(); n < int(r.w.Config.Partitions) {
+			return fmt.Errorf("%d", n)
 		}
-		if open = r.w.OpenBatches(); open == 0 { // they were faster
-			r.fleet.Start()
-		}
+		return nil
+	})
+	killed := len(r.fleet.On)
+	for len(r.fleet.On) > 0 {
+		r.fleet.Kill(0)
 	}
-	branch := filepath.Join(r.t.TempDir(), "branch")
-	r.must(r.primary.Backup(r.ctx, branch))
-	r.must(r.primary.Restore(r.ctx, older))
+	r.w.Alter(r.w.Topics.Journal, map[string]string{"min.insync.replicas": ""})
+	branch := r.backup()
+	r.restore(older)
 	for range *consumers {
 		r.fleet.Start()
 	}
 	r.progress(int64(*rate))
-	r.must(r.primary.Restore(r.ctx, branch))
-	strange := r.journal.strange(r.fences())
+	strange := r.restore(branch)
 	return fmt.Sprintf("%d partitions on it, after killing %d consumers%s", strange, killed, r.heal("another branch", strange > 0))
 }
 
@@ -477,9 +512,10 @@ func (r *run) promote() string {
 func (r *run) failBack() string {
 	how := r.promote()
 	r.must(r.replica.Restart(r.ctx))
+	strange := r.journal.strange(r.sample(r.replica))
+	r.branches += strange
 	r.proxy.Point(r.replica.Addr(), true)
 	r.primary, r.replica = r.replica, r.primary
-	strange := r.journal.strange(r.fences())
 	r.must(r.replica.Follow(r.ctx, r.primary))
 	return fmt.Sprintf("%s; %d partitions on another branch", how, strange)
 }
