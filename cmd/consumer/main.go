@@ -147,7 +147,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if err != nil {
 		return fmt.Errorf("listening for /healthz, /readyz and /metrics: %w", err)
 	}
-	srv := &http.Server{Handler: api.Handler(p.Ready, tel.metrics), ReadHeaderTimeout: 5 * time.Second}
+	srv := &http.Server{Handler: api.Handler(p.Ready, tel.metrics, p.Degraded), ReadHeaderTimeout: 5 * time.Second}
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {

@@ -125,8 +125,10 @@ func (s *site) customers(ctx context.Context, partitions int32) ([]stored, []*pr
 		if err != nil {
 			return nil, nil, fmt.Errorf("partition %d: %w", p, err)
 		}
-		if f != nil && f.Loading {
-			return nil, nil, fmt.Errorf("partition %d: %w; try again when it is done", p, api.ErrRebuilding)
+		if f != nil {
+			if _, _, is := f.Rebuilding(); is {
+				return nil, nil, fmt.Errorf("partition %d: %w; try again when it is done", p, api.ErrRebuilding)
+			}
 		}
 		fences[p] = f
 		s.term.note("partition %d: %d customers (%d of %d partitions)", p, len(all)-had, p+1, partitions)

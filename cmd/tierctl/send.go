@@ -319,10 +319,10 @@ func (d *delivery) run(ctx context.Context, e *event.Event, timeout time.Duratio
 	if d.before, d.beforeFence, err = store.Read(ctx, e.Customer); err != nil {
 		return err
 	}
-	switch f := d.beforeFence; {
-	case f == nil:
+	if d.beforeFence == nil {
 		return fmt.Errorf("partition %d of namespace %s has not been started: is a consumer running?", d.partition, d.Namespace)
-	case f.Loading:
+	}
+	if _, _, is := d.beforeFence.Rebuilding(); is {
 		return fmt.Errorf("partition %d: %w; try again when it is done", d.partition, api.ErrRebuilding)
 	}
 	viewer, rules, err := d.viewer(d.beforeFence)

@@ -14,6 +14,8 @@ import (
 type readiness struct {
 	Ready   bool     `json:"ready"`
 	Reasons []string `json:"reasons,omitempty"` // sorted; at least one unless Ready
+	// Degraded is what works, but is not as it should be.
+	Degraded []string `json:"degraded,omitempty"`
 }
 
 // Handler serves
@@ -24,9 +26,10 @@ type readiness struct {
 //	/metrics  the given handler
 //
 // ready is called once per request and must not block; of a joined error
-// (errors.Join) each part is a reason of its own. Every other path is 404, and
-// every method but GET and HEAD is 405.
-func Handler(ready func() error, metrics http.Handler) http.Handler {
+// (errors.Join) each part is a reason of its own. degraded says what works, but
+// is not as it should be; it is shown and changes no answer. Every other path
+// is 404, and every method but GET and HEAD is 405.
+func Handler(ready func() error, metrics http.Handler, degraded ...func() []string) http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -36,11 +39,15 @@ func Handler(ready func() error, metrics http.Handler) http.Handler {
 		reply(w, http.StatusOK, map[string]bool{"alive": true})
 	})
 	m.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		var also []string
+		for _, f := range degraded {
+			also = append(also, f()...)
+		}
 		if why := reasons(ready()); why != nil {
-			reply(w, http.StatusServiceUnavailable, readiness{Reasons: why})
+			reply(w, http.StatusServiceUnavailable, readiness{Reasons: why, Degraded: also})
 			return
 		}
-		reply(w, http.StatusOK, readiness{Ready: true})
+		reply(w, http.StatusOK, readiness{Ready: true, Degraded: also})
 	})
 	m.Handle("GET /metrics", metrics)
 	return m

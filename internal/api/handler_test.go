@@ -20,11 +20,18 @@ func ask(t *testing.T, h http.Handler, method, path string) *httptest.ResponseRe
 
 func TestHandlerSaysWhyItIsNotReady(t *testing.T) {
 	var state error
-	h := Handler(func() error { return state }, http.NotFoundHandler())
+	var also []string
+	h := Handler(func() error { return state }, http.NotFoundHandler(), func() []string { return also })
 
 	w := ask(t, h, "GET", "/readyz")
 	if w.Code != http.StatusOK || strings.TrimSpace(w.Body.String()) != `{"ready":true}` {
 		t.Errorf("ready: %d %s", w.Code, w.Body)
+	}
+
+	also = []string{"partition 2: rebased"}
+	w = ask(t, h, "GET", "/readyz")
+	if w.Code != http.StatusOK || strings.TrimSpace(w.Body.String()) != `{"ready":true,"degraded":["partition 2: rebased"]}` {
+		t.Errorf("degraded: %d %s", w.Code, w.Body)
 	}
 
 	state = errors.Join(errors.New("the clocks differ"), errors.Join(

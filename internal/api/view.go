@@ -142,10 +142,15 @@ func NewViewer(model *scoring.Model, policy customer.Policy, topics []string) (*
 // is the customer's own clock, the latest at which they were evaluated. Errors
 // are ErrUnknown, ErrRebuilding, ErrPast, or a record that cannot be decoded.
 func (w *Viewer) View(id string, partition int32, record []byte, f *protocol.Fence, at time.Time) (*View, error) {
-	switch {
-	case f != nil && f.Loading:
-		return nil, ErrRebuilding
-	case f == nil || record == nil:
+	if f != nil {
+		if done, total, is := f.Rebuilding(); is {
+			if total > 0 {
+				return nil, fmt.Errorf("%w: %d of %d batches", ErrRebuilding, done, total)
+			}
+			return nil, ErrRebuilding
+		}
+	}
+	if f == nil || record == nil {
 		return nil, ErrUnknown
 	}
 	var r customer.Record

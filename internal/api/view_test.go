@@ -136,9 +136,21 @@ func TestViewRefusesWhatItCannotKnow(t *testing.T) {
 	if _, err := w.View("c1", 0, record[:len(record)-1], f, time.Time{}); err == nil {
 		t.Error("half a record was read")
 	}
-	f.Loading = true
-	if _, err := w.View("c1", 0, record, f, time.Time{}); !errors.Is(err, ErrRebuilding) {
-		t.Errorf("rebuilding: %v", err)
+	for name, spoil := range map[string]func(*protocol.Fence){
+		"loading":                 func(f *protocol.Fence) { f.Loading = true },
+		"below what is published": func(f *protocol.Fence) { f.Target = f.Seq + 1 },
+		"a rebase under way":      func(f *protocol.Fence) { f.Rebased.Open = true },
+	} {
+		g := *f
+		spoil(&g)
+		if _, err := w.View("c1", 0, record, &g, time.Time{}); !errors.Is(err, ErrRebuilding) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	g := *f
+	g.Target, g.Rebased = g.Seq, protocol.Rebased{Seq: g.Seq}
+	if _, err := w.View("c1", 0, record, &g, time.Time{}); err != nil {
+		t.Errorf("rebuilt: %v", err)
 	}
 	if _, err := NewViewer(scoring.Default(), customer.DefaultPolicy("USD"), inputs); err == nil {
 		t.Error("a model of EUR reads amounts of USD")

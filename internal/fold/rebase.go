@@ -131,18 +131,18 @@ func (e *Engine) Continue(c *Customer, ch *LastChange) error {
 	return nil
 }
 
-// Gather folds records into facts alone: nothing is decided, refused or
-// counted, because all of that was done and published before. What it returns has Puts, Wait and Unwait only.
-func (e *Engine) Gather(in *Input) *Output {
+// Gather folds records, which have their Customer, into facts alone: nothing
+// is decided, refused or counted, because all of that was done and published
+// before. What it returns has Puts, Wait and Unwait only.
+func (e *Engine) Gather(records []*Record) *Output {
 	out := &Output{Wait: map[Waiting][]byte{}}
-	b := batch{Engine: e, in: in, out: out}
+	b := batch{Engine: e, out: out}
 	e.arena = e.arena[:0]
-	for _, r := range in.Records {
+	for _, r := range records {
 		if r.Refusal != nil {
 			continue
 		}
-		ev := &r.Event
-		c := in.Customers[ev.Customer]
+		ev, c := &r.Event, r.Customer
 		if c.Record.Due <= ev.Time {
 			b.lose(c, b.folder.Expire(&c.Record, ev.Time))
 		}
@@ -202,20 +202,24 @@ type RebaseInput struct {
 
 	Customers []*Customer // in order of their IDs, as gathered
 
-	// Waiting is how many returns may wait from here on. What is found beyond
-	// is dropped: it was accounted for before.
+	// Waiting is how many of the returns that waited before the rebase are not
+	// accounted for yet. What is found to wait beyond that number is dropped: it
+	// was accounted for before. What is not found at the End is lost.
 	Waiting int64
-	// Lost is how many returns are known to have waited and are not found.
-	Lost int64
+	End     bool // no customers are left after these
 	// Floor is what no published sequence has passed, where published changes
 	// may be missing; else 0.
 	Floor uint64
 }
 
-// Rebase decides one batch of a rebase, and says how many returns wait among
-// its customers. The customers are changed: when the output is not applied,
-// they are worthless.
-func (e *Engine) Rebase(in *RebaseInput) (out *Output, waiting int64, err error) {
+// maxLost is how many lost returns one batch books.
+const maxLost = 1000
+
+// Rebase decides one batch of a rebase, and says how many returns that waited
+// are not accounted for after it. It is the series' last when the End is
+// reached and none is. The customers are changed: when the output is not
+// applied, they are worthless.
+func (e *Engine) Rebase(in *RebaseInput) (out *Output, left int64, err error) {
 	out = &Output{State: in.State}
 	b := batch{Engine: e, out: out}
 	e.arena = e.arena[:0]
@@ -226,24 +230,32 @@ func (e *Engine) Rebase(in *RebaseInput) (out *Output, waiting int64, err error)
 		s.Digest = [16]byte{}
 	}
 	s.Clock, s.Rules, s.Fold = in.Clock, e.hash, Version
+	var lost int64
+	left = in.Waiting
 	for _, c := range in.Customers {
 		c.stored = false // for digest and due set
 		r := &c.Record
 		b.lose(c, b.folder.Expire(r, in.State.Sweep.Due))
-		b.lose(c, b.folder.Drop(r, len(r.Facts.Waiting)-int(min(in.Waiting-waiting, int64(len(r.Facts.Waiting))))))
-		waiting += int64(len(r.Facts.Waiting))
+		if over := int64(len(r.Facts.Waiting)) - left; over > 0 {
+			b.lose(c, b.folder.Drop(r, int(over)))
+		}
+		left -= int64(len(r.Facts.Waiting))
 		b.correct(c, in)
 		b.touch(c)
 	}
-	for range in.Lost {
+	if in.End {
+		lost = min(left, maxLost)
+		left -= lost
+	}
+	for range lost {
 		b.lostReturn(in)
 	}
 	s.Counters = slices.Clone(in.State.Counters)
 	if len(s.Counters) < event.NumCodes {
 		s.Counters = append(s.Counters, make([]int64, event.NumCodes-len(s.Counters))...)
 	}
-	s.Counters[event.OrphanReturn] += in.Lost
-	s.Counters[event.Waiting] -= in.Lost
+	s.Counters[event.OrphanReturn] += lost
+	s.Counters[event.Waiting] -= lost
 	if s.Counters[event.Waiting] < 0 {
 		return nil, 0, errors.New("more waiting returns lost than there were")
 	}
@@ -252,11 +264,12 @@ func (e *Engine) Rebase(in *RebaseInput) (out *Output, waiting int64, err error)
 	b.puts(in.Parent.Seq + 1)
 	out.Decisions = e.decisionsHash()
 	rb := in.Rebase
+	rb.Last = in.End && left == 0
 	j := &protocol.Record{Kind: protocol.KindRebase, Seq: in.Parent.Seq + 1, Decisions: out.Decisions, State: *s, Rebase: &rb}
 	j.Chain = protocol.NextChain(in.Parent.Chain, j, out.Decisions)
 	out.Journal = j
 	out.Entry = &protocol.Entry{Seq: j.Seq, Parent: in.Parent.Chain, Chain: j.Chain, Messages: b.messages}
-	return out, waiting, nil
+	return out, left, nil
 }
 
 // correct evaluates the customer at their own clock, and publishes where that

@@ -49,13 +49,24 @@ return {1, redis.call('ZRANGE', ARGV[6], ARGV[7], ARGV[8])}`)
 
 	// abandonedScript finds something to delete: some customers of a
 	// generation that is neither the fence's nor its base. A generation of
-	// which nothing is left is forgotten.
-	// KEYS: fence, generations. ARGV[6..]: key prefix, at most so many.
-	// Returns {1}, or {1, gen, customers, their records}.
+	// which nothing is left is forgotten. One that lost its due set, the index,
+	// is marked with a star, and its keys are looked for among all.
+	// KEYS: fence, generations. ARGV[6..]: key prefix, at most so many, cursor.
+	// Returns {1}, {1, gen, customers, their records}, or {2, next cursor}.
 	abandonedScript = redis.NewScript(checkIdentity + checkLease + `
 local base = redis.call('HGET', KEYS[1], 'base')
-for _, g in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+for _, m in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+  local g = string.match(m, '%d+')
   if g ~= ARGV[3] and g ~= base then
+    if g ~= m then
+      local page = redis.call('SCAN', ARGV[8], 'COUNT', ARGV[7])
+      local prefix = ARGV[6] .. 'g' .. g .. ':'
+      for _, key in ipairs(page[2]) do
+        if string.sub(key, 1, #prefix) == prefix then redis.call('DEL', key) end
+      end
+      if page[1] == '0' then redis.call('SREM', KEYS[2], m) end
+      return {2, page[1]}
+    end
     local prefix = ARGV[6] .. 'g' .. g .. ':'
     local ids = redis.call('ZRANGE', prefix .. 'due', 0, ARGV[7] - 1)
     if #ids > 0 then
@@ -85,7 +96,7 @@ return {1}`)
 // are known, and above any that are not but have customers.
 const newGeneration = `
 local function new_generation(known, prefix, g)
-  for _, m in ipairs(redis.call('SMEMBERS', known)) do g = math.max(g, m + 1) end
+  for _, m in ipairs(redis.call('SMEMBERS', known)) do g = math.max(g, string.match(m, '%d+') + 1) end
   local function text() return string.format('%.0f', g) end
   while redis.call('EXISTS', prefix .. 'g' .. text() .. ':due') == 1 do
     redis.call('SADD', known, text())
@@ -200,22 +211,31 @@ func (s *Store) LoadWaitingFrom(ctx context.Context, id protocol.Identity, gen u
 
 // Abandoned is a piece of a key generation that is to be deleted.
 type Abandoned struct {
-	Gen       uint64
+	Gen       uint64 // 0: nothing was found
 	Customers []string
 	Records   [][]byte // nil where none is left
+	// Cursor is where the next look among all keys goes on; More says that
+	// there is one.
+	Cursor string
+	More   bool
 }
 
 // Abandoned finds at most n customers of generations that are not needed any
-// more; none when there are no such generations.
-func (s *Store) Abandoned(ctx context.Context, id protocol.Identity, n int) (a Abandoned, err error) {
-	v, err := s.run(ctx, abandonedScript, []string{s.keys.Fence(), s.keys.Generations()}, append(appendIdentity(nil, id), s.keys.base, n))
+// more. Where a generation's index is lost, it looks for its keys among n of
+// all, deletes what it finds, and says More; cursor is "0" at first.
+func (s *Store) Abandoned(ctx context.Context, id protocol.Identity, n int, cursor string) (a Abandoned, err error) {
+	v, err := s.run(ctx, abandonedScript, []string{s.keys.Fence(), s.keys.Generations()}, append(appendIdentity(nil, id), s.keys.base, n, cursor))
 	if err != nil {
 		return a, fmt.Errorf("looking for abandoned generations: %w", err)
 	}
-	if !accepted(v) {
+	switch answer, _ := v[0].(int64); {
+	case answer == 2:
+		a.Cursor, _ = v[1].(string)
+		a.More = true
+		return a, nil
+	case answer != 1:
 		return a, ErrFenced
-	}
-	if len(v) == 1 {
+	case len(v) == 1:
 		return a, nil
 	}
 	if a.Gen, err = number(v[1]); err != nil {

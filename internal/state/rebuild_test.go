@@ -69,7 +69,7 @@ func TestAGenerationWithKeysIsNeverTakenAgain(t *testing.T) {
 		}
 		id = f.Identity
 		for range 2 { // and both are found for deletion
-			a, err := s.Abandoned(t.Context(), id, 10)
+			a, err := s.Abandoned(t.Context(), id, 10, "0")
 			if err != nil || a.Gen == 0 {
 				t.Fatalf("%+v, %v", a, err)
 			}
@@ -231,6 +231,24 @@ func TestMissingKeysAreNoticed(t *testing.T) {
 		if !damaged() {
 			t.Error("a due set that is gone is no damage")
 		}
+		// Without its index, the generation is found among all keys.
+		id = raise(t, s, id, 0, nil)
+		if err := rdb.Set(t.Context(), "other", "1", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		cursor := "0"
+		for {
+			a, err := s.Abandoned(t.Context(), id, 3, cursor)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if cursor = a.Cursor; !a.More {
+				break
+			}
+		}
+		if keys := keysOf(t, rdb, "*:g1:*"); len(keys) > 0 || len(keysOf(t, rdb, "other")) != 1 {
+			t.Errorf("left: %v", keys)
+		}
 	})
 }
 
@@ -255,7 +273,7 @@ func TestOldGenerationsAreDeletedInSteps(t *testing.T) {
 			t.Fatal(fill, err)
 		}
 		id.Seq++
-		if a, err := s.Abandoned(t.Context(), id, 10); err != nil || a.Gen != 0 {
+		if a, err := s.Abandoned(t.Context(), id, 10, "0"); err != nil || a.Gen != 0 {
 			t.Fatalf("the base is abandoned: %+v, %v", a, err)
 		}
 		if err := s.Forget(t.Context(), id, Abandoned{Gen: 1, Customers: []string{"c01"}}, nil); !errors.Is(err, ErrFenced) {
@@ -285,12 +303,12 @@ func TestOldGenerationsAreDeletedInSteps(t *testing.T) {
 		id = raise(t, s, id, 0, nil)
 		stale := id
 		stale.Epoch--
-		if _, err := s.Abandoned(t.Context(), stale, 10); !errors.Is(err, ErrFenced) {
+		if _, err := s.Abandoned(t.Context(), stale, 10, "0"); !errors.Is(err, ErrFenced) {
 			t.Errorf("looking as another: %v", err)
 		}
 		steps := 0
 		for ; ; steps++ {
-			a, err := s.Abandoned(t.Context(), id, 10)
+			a, err := s.Abandoned(t.Context(), id, 10, "0")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -335,7 +353,7 @@ func TestNoScriptWritesWithoutTheLease(t *testing.T) {
 		}
 		for name, err := range map[string]error{
 			"aim": s.Aim(t.Context(), id, 9), "forget": s.Forget(t.Context(), id, Abandoned{Gen: 1, Customers: []string{"c"}}, nil),
-			"raise": second(s.Raise(t.Context(), id, 0, nil)), "abandoned": second(s.Abandoned(t.Context(), id, 9)),
+			"raise": second(s.Raise(t.Context(), id, 0, nil)), "abandoned": second(s.Abandoned(t.Context(), id, 9, "0")),
 			"renew": s.Renew(t.Context(), id),
 		} {
 			if !errors.Is(err, ErrFenced) {

@@ -29,7 +29,7 @@ var (
 	// partition without a fence gets one that is loading, in a generation of
 	// which Redis holds nothing: only the fence may have been lost.
 	// KEYS: fence, outbox, generations. ARGV: owner, lease in ms, key prefix.
-	// Returns {fresh, fence, outbox, whether the generation has a due set}.
+	// Returns {fresh, fence, outbox, 2 where there are customers but no due set}.
 	acquireScript = redis.NewScript(newGeneration + `
 local fresh = 0
 if redis.call('HEXISTS', KEYS[1], 'chain') == 0 then
@@ -40,7 +40,13 @@ end
 redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 local t = redis.call('TIME')
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'lease', string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[2]))
-local due = redis.call('EXISTS', ARGV[3] .. 'g' .. (redis.call('HGET', KEYS[1], 'gen') or '') .. ':due')
+local g = redis.call('HGET', KEYS[1], 'gen') or ''
+local due = redis.call('EXISTS', ARGV[3] .. 'g' .. g .. ':due')
+local d = redis.call('HMGET', KEYS[1], 'digest', 'chain')
+if due == 0 and d[1] and string.match(d[1], '[^0]') and d[2] ~= 'loading' then
+  redis.call('SADD', KEYS[3], g .. '*') -- its customers must be looked for, see abandonedScript
+  due = 2
+end
 return {fresh, redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2]), due}`)
 
 	// renewScript extends a lease that holds; it asks for epoch, owner and

@@ -73,7 +73,7 @@ func (s *Store) Acquire(ctx context.Context, owner protocol.Nonce) (f *protocol.
 		}
 		f.Damaged = true
 	}
-	if due, _ := v[3].(int64); due == 0 && f.State.Digest != [16]byte{} && !f.Loading {
+	if due, _ := v[3].(int64); due == 2 {
 		f.Damaged = true // there are customers, but no index of them
 	}
 	box, err := hash(v[2])

@@ -86,7 +86,7 @@ type Store interface {
 	Members(ctx context.Context, id protocol.Identity, gen uint64, from, n int) ([]string, error)
 	LoadFrom(ctx context.Context, id protocol.Identity, gen uint64, customers []string) ([][]byte, error)
 	LoadWaitingFrom(ctx context.Context, id protocol.Identity, gen uint64, ws []state.WaitingKey) ([][]byte, error)
-	Abandoned(ctx context.Context, id protocol.Identity, n int) (state.Abandoned, error)
+	Abandoned(ctx context.Context, id protocol.Identity, n int, cursor string) (state.Abandoned, error)
 	Forget(ctx context.Context, id protocol.Identity, a state.Abandoned, waiting []state.WaitingKey) error
 	Renew(ctx context.Context, id protocol.Identity) error
 	Compare(ctx context.Context, id protocol.Identity) error

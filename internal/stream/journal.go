@@ -124,60 +124,23 @@ func (j *journal) each(ctx context.Context, from int64, epoch int32, end int64, 
 
 var errEnough = errors.New("enough")
 
-// scan reads the journal as protocol.Scan wants it, looking for the point r.
-func (j *journal) scan(ctx context.Context, m *protocol.Machine, wait time.Duration) (s protocol.Scan, err error) {
-	end, err := j.end(ctx, wait)
-	if err != nil {
-		return s, err
-	}
-	from, epoch, begin := m.ScanFrom()
-	if s.Start, err = j.start(ctx); err != nil {
-		return s, err
-	}
-	if begin && s.Start > 0 {
-		return s, stopf("the journal %s/%d begins at offset %d: its first records were deleted, so the state cannot be rebuilt from it", j.topic, j.partition, s.Start)
-	}
-	s.K.LeaderEpoch, s.Empty, s.Whole = -1, true, begin
-	if !begin && from >= end {
-		return s, nil // the published record is gone; the machine says what that means
-	}
-	published := m.Known()
-	err = j.each(ctx, from, epoch, end, func(rec *protocol.Record, at protocol.Published) error {
-		if at.Offset == published.Offset {
-			s.FirstAt = &at.Point
-		}
-		if s.Empty && rec.Kind == protocol.KindGenesis {
-			s.Genesis = rec
-		}
-		s.Empty = false
-		s.Anchored = s.Anchored || rec.Origin() != nil
-		if at.Point == m.Identity().Point && !m.Identity().Loading {
-			s.R, s.Found = at, true
-		}
-		s.K = at
-		return nil
-	})
-	return s, err
-}
-
-// genesis reads the journal's first record; nil when the journal is empty.
-func (j *journal) genesis(ctx context.Context) (g *protocol.Record, at protocol.Published, err error) {
-	ends, err := j.admin.ListCommittedOffsets(ctx, j.topic)
-	if err != nil {
-		return nil, at, fmt.Errorf("reading the genesis: %w", err)
-	}
-	o, ok := ends.Lookup(j.topic, j.partition)
-	if !ok || o.Err != nil {
-		return nil, at, fmt.Errorf("reading the genesis of %s/%d: %w", j.topic, j.partition, o.Err)
-	}
-	err = j.each(ctx, 0, -1, o.Offset, func(rec *protocol.Record, p protocol.Published) error {
-		g, at = rec, p
-		return errEnough
-	})
+// first reads the journal's first record, which is the genesis unless records
+// were deleted.
+func (j *journal) first(ctx context.Context, end int64) (g *protocol.Record, at protocol.Published, err error) {
+	start, err := j.start(ctx)
 	if err != nil {
 		return nil, at, err
 	}
-	if g != nil && g.Kind != protocol.KindGenesis {
+	err = j.each(ctx, start, -1, end, func(rec *protocol.Record, p protocol.Published) error {
+		g, at = rec, p
+		return errEnough
+	})
+	switch {
+	case err != nil:
+		return nil, at, err
+	case g == nil:
+		return nil, at, nil
+	case g.Kind != protocol.KindGenesis && start == 0:
 		return nil, at, stopf("%s/%d: the first record is no genesis: the topic is not this namespace's journal", j.topic, j.partition)
 	}
 	return g, at, nil

@@ -11,20 +11,24 @@ import (
 
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
+	"github.com/tierstream/tierstream/internal/protocol"
 )
 
 // metrics are documented, each with what to do when it moves, in
 // docs/metrics.md.
 type metrics struct {
-	records    metric.Int64Counter
-	changes    metric.Int64Counter
-	batches    metric.Int64Counter
-	stageTime  metric.Float64Histogram
-	rejections metric.Int64Counter
-	sessions   metric.Int64Counter
-	stops      metric.Int64Counter
-	aborts     metric.Int64Counter
-	reapplied  metric.Int64Counter
+	records     metric.Int64Counter
+	changes     metric.Int64Counter
+	batches     metric.Int64Counter
+	stageTime   metric.Float64Histogram
+	rejections  metric.Int64Counter
+	sessions    metric.Int64Counter
+	stops       metric.Int64Counter
+	aborts      metric.Int64Counter
+	reapplied   metric.Int64Counter
+	rebuilds    metric.Int64Counter
+	rebases     metric.Int64Counter
+	corrections metric.Int64Counter
 
 	stages map[string]metric.MeasurementOption
 	codes  [event.NumCodes]attribute.KeyValue
@@ -47,6 +51,9 @@ func newMetrics() (*metrics, error) {
 	m.stops = counter("tierstream.partition.stops", "{stop}", "Partitions that stopped and need attention.")
 	m.aborts = counter("tierstream.transactions.failed", "{transaction}", "Transactions that did not surely commit.")
 	m.reapplied = counter("tierstream.records.reapplied", "{record}", "Records re-applied silently after Redis lost state.")
+	m.rebuilds = counter("tierstream.rebuilds", "{rebuild}", "Rebuilds of a partition's state, by why it could not be continued.")
+	m.rebases = counter("tierstream.rebases", "{rebase}", "Rebases: the journal could not be re-applied, by why.")
+	m.corrections = counter("tierstream.corrections", "{change}", "Tier changes that a rebase decided, because what is left differs from what was published.")
 	h, err := m.meter.Float64Histogram("tierstream.stage.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time of one batch in each stage: read, decode, load, fold, apply, publish."),
 		metric.WithExplicitBucketBoundaries(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5))
@@ -63,12 +70,23 @@ func newMetrics() (*metrics, error) {
 		m.codes[i] = attribute.String("code", event.Code(i).String())
 		m.records.Add(context.Background(), 0, metric.WithAttributes(m.codes[i]))
 	}
+	for _, c := range protocol.Causes() {
+		if c < protocol.LogTruncated {
+			m.rebuilds.Add(context.Background(), 0, causeOf(c))
+		} else {
+			m.rebases.Add(context.Background(), 0, causeOf(c))
+		}
+	}
 	return m, nil
+}
+
+func causeOf(c protocol.Cause) metric.MeasurementOption {
+	return metric.WithAttributes(attribute.String("cause", c.String()))
 }
 
 // zero makes a partition's counters exist from the moment it is assigned.
 func (m *metrics) zero(attrs metric.MeasurementOption) {
-	for _, c := range []metric.Int64Counter{m.changes, m.batches, m.rejections, m.sessions, m.stops, m.aborts, m.reapplied} {
+	for _, c := range []metric.Int64Counter{m.changes, m.batches, m.rejections, m.sessions, m.stops, m.aborts, m.reapplied, m.corrections} {
 		c.Add(context.Background(), 0, attrs)
 	}
 }
@@ -82,7 +100,11 @@ func (m *metrics) observe(p *Processor) error {
 	outbox, err2 := gauge("tierstream.outbox.batches", "{batch}", "Batches applied but not known to be published.")
 	held, err3 := gauge("tierstream.returns.waiting", "{return}", "Returns that wait for their order.")
 	run, err4 := gauge("tierstream.partition.running", "{partition}", "1 while the partition is owned and processed here.")
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	cut, err5 := gauge("tierstream.partition.degraded", "{partition}", "1 when the log alone does not explain the partition's state, because it was rebased.")
+	left, err6 := gauge("tierstream.rebuild.batches_left", "{batch}", "Batches to re-apply until the state is what was published.")
+	skew, err7 := m.meter.Float64ObservableGauge("tierstream.clock.skew", metric.WithUnit("s"),
+		metric.WithDescription("By how much this machine's clock is ahead of Redis'."))
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7); err != nil {
 		return err
 	}
 	_, err := m.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
@@ -100,10 +122,17 @@ func (m *metrics) observe(p *Processor) error {
 				on = 1
 			}
 			o.ObserveInt64(run, on, st.attrs.(metric.ObserveOption))
+			on = 0
+			if st.cut.Seq > 0 {
+				on = 1
+			}
+			o.ObserveInt64(cut, on, st.attrs.(metric.ObserveOption))
+			o.ObserveInt64(left, int64(st.total-min(st.total, st.done)), st.attrs.(metric.ObserveOption))
 			st.mu.Unlock()
 		}
+		o.ObserveFloat64(skew, p.ahead.Seconds())
 		return nil
-	}, lag, outbox, held, run)
+	}, lag, outbox, held, run, cut, left, skew)
 	return err
 }
 

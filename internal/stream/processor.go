@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,7 +34,7 @@ type Processor struct {
 	mu      sync.Mutex
 	workers map[int32]*running
 	status  map[int32]*partitionStatus
-	skew    error
+	ahead   time.Duration // of Redis' clock, as it was compared last
 }
 
 type running struct {
@@ -223,7 +224,8 @@ func (p *Processor) release(partitions []int32, drain bool) {
 func (p *Processor) report(ctx context.Context, stop <-chan struct{}) {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
-	for n := 0; ; n++ {
+	var skewed bool
+	for {
 		select {
 		case <-stop:
 			return
@@ -239,31 +241,30 @@ func (p *Processor) report(ctx context.Context, stop <-chan struct{}) {
 		p.mu.Unlock()
 		c, cancel := context.WithTimeout(ctx, 5*time.Second)
 		p.group.commit(c, p.cfg.Topics.Inputs, next)
-		if n%10 == 0 {
-			p.compareClocks(c)
-		}
+		skewed = p.compareClocks(c, skewed)
 		cancel()
 	}
 }
 
 // compareClocks refuses readiness while this machine's clock and Redis' differ
 // by more than a second: the lease is judged by Redis' clock, the skew of
-// events by ours.
-func (p *Processor) compareClocks(ctx context.Context) {
-	before := p.cfg.Now()
-	theirs, err := p.cfg.Store(0).Time(ctx)
+// events by ours. It says so once.
+func (p *Processor) compareClocks(ctx context.Context, before bool) (skewed bool) {
+	d, err := skew(ctx, p.cfg.Store(0), p.cfg.Now)
 	if err != nil {
-		return // Redis away shows elsewhere
-	}
-	after := p.cfg.Now()
-	var skew error
-	if d := max(before.Sub(theirs), theirs.Sub(after)); d > time.Second {
-		skew = fmt.Errorf("the local clock and Redis' differ by %s", d.Round(time.Millisecond))
-		p.cfg.Log.Error("not ready", "reason", skew)
+		return before // Redis away shows elsewhere
 	}
 	p.mu.Lock()
-	p.skew = skew
+	p.ahead = d
 	p.mu.Unlock()
+	wrong := skewError(d)
+	switch {
+	case wrong != nil && !before:
+		p.cfg.Log.Error("not ready", "reason", wrong)
+	case wrong == nil && before:
+		p.cfg.Log.Info("the clocks agree again")
+	}
+	return wrong != nil
 }
 
 // Ready says why the instance is not doing its work; nil when every assigned
@@ -271,7 +272,7 @@ func (p *Processor) compareClocks(ctx context.Context) {
 func (p *Processor) Ready() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	errs := []error{p.skew}
+	errs := []error{skewError(p.ahead)}
 	for n, st := range p.status {
 		if s, err := st.state(); s != statusRunning {
 			if err == nil {
@@ -281,6 +282,21 @@ func (p *Processor) Ready() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Degraded says of which partitions owned here the log alone does not explain
+// the state, because they were rebased. They do their work.
+func (p *Processor) Degraded() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []string
+	for n, st := range p.status {
+		if text := st.degraded(); text != "" {
+			all = append(all, fmt.Sprintf("partition %d: %s", n, text))
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // Stopped returns the reasons of partitions that have stopped for good.

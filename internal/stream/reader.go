@@ -23,6 +23,9 @@ type reader struct {
 	index     map[string]int
 	partition int32
 	max       int // bytes buffered per topic before its fetching pauses
+	// behind: what is read was read before. That it is gone is not the end: a
+	// rebase does without.
+	behind bool
 
 	queues  []queue
 	end     []int64 // read-committed end offsets, as of the last look
@@ -140,6 +143,8 @@ func (r *reader) fetchError(e kgo.FetchError) error {
 	switch {
 	case errors.As(e.Err, &lost):
 		return stopf("Kafka lost records of %s/%d: it was read up to offset %d and now ends at %d", lost.Topic, lost.Partition, lost.ConsumedTo, lost.ResetTo)
+	case errors.Is(e.Err, kerr.OffsetOutOfRange) && r.behind:
+		return fmt.Errorf("%s/%d at offset %d: %w", e.Topic, e.Partition, r.queues[r.index[e.Topic]].position, errDeleted)
 	case errors.Is(e.Err, kerr.OffsetOutOfRange):
 		return stopf("%s/%d does not hold offset %d any more (or not yet again): the log was truncated below what was applied, or deleted by retention before it was read", e.Topic, e.Partition, r.queues[r.index[e.Topic]].position)
 	case errors.Is(e.Err, kerr.UnknownTopicOrPartition), errors.Is(e.Err, kerr.UnknownTopicID):
@@ -297,6 +302,45 @@ func (r *reader) exactly(ctx context.Context, next, upTo []protocol.Position) (*
 		}
 	}
 	return t, nil
+}
+
+// until hands out at most max records below the ends, in the order of their
+// timestamps as take does; none when all are read.
+func (r *reader) until(ctx context.Context, next, ends []protocol.Position, max int) (*taken, error) {
+	short := func(i, n int) bool { return n == len(r.queues[i].records) && r.queues[i].position < ends[i].Next }
+	for {
+		missing := false
+		for i := range r.queues {
+			missing = missing || short(i, 0)
+		}
+		if !missing {
+			break
+		}
+		if err := r.poll(ctx, time.Second); err != nil {
+			return nil, err
+		}
+	}
+	counts := make([]int, len(r.queues))
+	for n := 0; n < max; n++ {
+		best := -1
+		for i := range r.queues {
+			q := r.queues[i].records[counts[i]:]
+			if len(q) == 0 && short(i, counts[i]) {
+				return r.pop(counts, next), nil // an older record may come
+			}
+			if len(q) == 0 || q[0].Offset >= ends[i].Next {
+				continue
+			}
+			if best < 0 || q[0].Timestamp.Before(r.queues[best].records[counts[best]].Timestamp) {
+				best = i
+			}
+		}
+		if best < 0 {
+			break
+		}
+		counts[best]++
+	}
+	return r.pop(counts, next), nil
 }
 
 func (r *reader) buffered() int {

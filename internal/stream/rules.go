@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -117,6 +118,9 @@ func (l *rulesLog) currency(h protocol.Hash) string {
 	return r.Settings.Policy.Base
 }
 
+// errUnknownRules: what rules that the journal names decided cannot be repeated.
+var errUnknownRules = errors.New("rules that the journal names cannot be used")
+
 // lookup finds the rules that a journal record names.
 func (l *rulesLog) lookup(ctx context.Context, h protocol.Hash) (*fold.Rules, error) {
 	l.mu.Lock()
@@ -134,14 +138,14 @@ func (l *rulesLog) lookup(ctx context.Context, h protocol.Hash) (*fold.Rules, er
 		l.mu.Unlock()
 	}
 	if raw == nil {
-		return nil, stopf("the journal names rules %s, which %s does not hold: what they decided cannot be repeated", h, l.topic)
+		return nil, fmt.Errorf("%w: %s does not hold %s", errUnknownRules, l.topic, h)
 	}
 	r, err := fold.ParseRules(raw)
 	if err != nil {
-		return nil, stopf("the journal names rules %s: %w", h, err)
+		return nil, fmt.Errorf("%w: %s: %w", errUnknownRules, h, err)
 	}
 	if got := r.Hash(); got != h {
-		return nil, stopf("the journal names rules %s, but this binary reads them as %s (other zone data or formulas): what they decided cannot be repeated", h, got)
+		return nil, fmt.Errorf("%w: this binary reads %s as %s (other zone data or formulas)", errUnknownRules, h, got)
 	}
 	l.mu.Lock()
 	l.known[h] = r

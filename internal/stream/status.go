@@ -1,6 +1,8 @@
 package stream
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -14,25 +16,31 @@ import (
 type statusName string
 
 const (
-	statusAcquiring statusName = "acquiring"
-	statusRunning   statusName = "running"
-	statusWaiting   statusName = "waiting to acquire again"
-	statusStopped   statusName = "stopped"
-	statusReleased  statusName = "released"
+	statusAcquiring  statusName = "acquiring"
+	statusRebuilding statusName = "rebuilding"
+	statusClock      statusName = "held until the clocks agree"
+	statusRunning    statusName = "running"
+	statusWaiting    statusName = "waiting to acquire again"
+	statusStopped    statusName = "stopped"
+	statusReleased   statusName = "released"
 )
 
 // partitionStatus is what a worker tells the rest of the process.
 type partitionStatus struct {
 	attrs metric.MeasurementOption
 
-	mu      sync.Mutex
-	name    statusName
-	err     error
-	last    protocol.State
-	seq     uint64
-	pubSeq  uint64
-	lag     int64
-	changes int64
+	mu          sync.Mutex
+	name        statusName
+	err         error
+	why         protocol.Rebuild // while rebuilding
+	done, total uint64           // of units; total 0 when not known
+	unit        string
+	cut         protocol.Rebased // the last rebase
+	last        protocol.State
+	seq         uint64
+	pubSeq      uint64
+	lag         int64
+	changes     int64
 }
 
 func newPartitionStatus(p int32) *partitionStatus {
@@ -46,16 +54,65 @@ func (s *partitionStatus) set(n statusName, err error) {
 }
 
 // phase names what an owner that does not run yet is doing.
-func (s *partitionStatus) phase(p protocol.Phase) {
-	if p != protocol.Running && p != protocol.Stopped {
-		s.set(statusName(p.String()), nil)
+func (s *partitionStatus) phase(p protocol.Phase, why protocol.Rebuild) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch p {
+	case protocol.Running, protocol.Stopped:
+	case protocol.Raising, protocol.Installing, protocol.Reapplying, protocol.Loading, protocol.Rebasing:
+		s.name, s.err, s.why = statusRebuilding, nil, why
+	default:
+		s.name, s.err = statusName(p.String()), nil
+	}
+	if s.name != statusRebuilding {
+		s.done, s.total = 0, 0
 	}
 }
 
+// progress notes how far rebuilding is.
+func (s *partitionStatus) progress(done, total uint64, unit string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.done, s.total, s.unit = done, total, unit
+}
+
+// rebased notes the last rebase of the partition's history.
+func (s *partitionStatus) rebased(r protocol.Rebased) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut = r
+}
+
+// degraded says what the log does not explain; "" when it explains everything.
+func (s *partitionStatus) degraded() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cut.Seq == 0 {
+		return ""
+	}
+	return fmt.Sprintf("rebased at batch %d (%s): the log alone does not explain the state before it", s.cut.Seq, s.cut.Cause)
+}
+
+// state says what the partition is doing, and what is wrong or how far it is.
 func (s *partitionStatus) state() (statusName, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.name, s.err
+	if s.name != statusRebuilding || s.err != nil {
+		return s.name, s.err
+	}
+	text := string(statusRebuilding)
+	for _, c := range []protocol.Cause{s.why.Cause, s.why.Blocked} {
+		if c != protocol.NoCause {
+			text += ", " + c.String()
+		}
+	}
+	switch {
+	case s.total > 0:
+		text += fmt.Sprintf(": %d of %d %s", s.done, s.total, s.unit)
+	case s.done > 0:
+		text += fmt.Sprintf(": %d %s", s.done, s.unit)
+	}
+	return s.name, errors.New(text)
 }
 
 // restored notes where the partition stands when its owner begins.

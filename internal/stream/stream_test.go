@@ -242,7 +242,11 @@ func lastJournal(j *journal) (k protocol.Published, err error) {
 	if err != nil {
 		return k, err
 	}
-	err = j.each(context.Background(), 0, -1, end, func(_ *protocol.Record, at protocol.Published) error { k = at; return nil })
+	first, err := j.start(context.Background())
+	if err != nil {
+		return k, err
+	}
+	err = j.each(context.Background(), first, -1, end, func(_ *protocol.Record, at protocol.Published) error { k = at; return nil })
 	return k, err
 }
 

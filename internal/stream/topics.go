@@ -213,32 +213,33 @@ func (p *Processor) checkHistory(ctx context.Context, adm *kadm.Client) error {
 		return fmt.Errorf("asking for the journal's end: %w", err)
 	}
 	for n := range p.partitions {
-		if o, ok := ends.Lookup(p.cfg.Topics.Journal, n); !ok || o.Offset == 0 {
+		o, ok := ends.Lookup(p.cfg.Topics.Journal, n)
+		if !ok || o.Offset == 0 {
 			continue
 		}
-		g, _, err := (&journal{base: p.cfg.Kafka, admin: adm, topic: p.cfg.Topics.Journal, partition: n}).genesis(ctx)
+		first, _, err := (&journal{base: p.cfg.Kafka, admin: adm, topic: p.cfg.Topics.Journal, partition: n}).first(ctx, o.Offset)
 		switch {
 		case err != nil:
 			return err
-		case g == nil:
-			continue // a transaction was aborted there
+		case first == nil || first.Origin() == nil:
+			continue // a transaction was aborted there, or its first records were deleted
 		}
-		return p.continues(g.Genesis) // the others were created with it
+		return p.continues(first.Origin(), identity{clusterID: p.clusterID, partitions: p.partitions, topicIDs: p.topicIDs}) // the others were created with it
 	}
 	return nil
 }
 
 // continues says what is not as it was when the namespace was created.
-func (p *Processor) continues(g *protocol.Genesis) error {
+func (p *Processor) continues(g *protocol.Genesis, now identity) error {
 	switch {
-	case g.Partitions != p.partitions:
-		return fmt.Errorf("the inputs have %d partitions, but this namespace was created with %d: keys now map to other partitions; start a new namespace, or give the topics back their partitions", p.partitions, g.Partitions)
+	case g.Partitions != now.partitions:
+		return fmt.Errorf("the inputs have %d partitions, but this namespace was created with %d: keys now map to other partitions; start a new namespace, or give the topics back their partitions", now.partitions, g.Partitions)
 	case fmt.Sprint(g.Topics) != fmt.Sprint(p.cfg.Topics.Inputs):
 		return fmt.Errorf("the input topics are %v, but this namespace was created with %v", p.cfg.Topics.Inputs, g.Topics)
-	case g.ClusterID != p.clusterID:
-		return fmt.Errorf("this is Kafka cluster %q, but the namespace was created on %q", p.clusterID, g.ClusterID)
-	case fmt.Sprint(g.TopicIDs) != fmt.Sprint(p.topicIDs):
-		return fmt.Errorf("an input or journal topic was deleted and created again since this namespace was created: topic IDs are %v, were %v", p.topicIDs, g.TopicIDs)
+	case g.ClusterID != now.clusterID:
+		return fmt.Errorf("this is Kafka cluster %q, but the namespace was created on %q", now.clusterID, g.ClusterID)
+	case fmt.Sprint(g.TopicIDs) != fmt.Sprint(now.topicIDs):
+		return fmt.Errorf("an input or journal topic was deleted and created again since this namespace was created: topic IDs are %v, were %v", now.topicIDs, g.TopicIDs)
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ type worker struct {
 	journal   *journal
 	drain     chan struct{} // closed: finish what is under way, then return
 	status    *partitionStatus
+	condemned uint64 // key generation that misses keys, and must not be continued
 }
 
 // errDrained ends a session that was asked to finish.
@@ -71,7 +72,9 @@ func (w *worker) run(ctx context.Context) {
 			return
 		}
 		backoff = min(2*backoff, 5*time.Second)
-		if errors.Is(err, errRejected) && !w.group.stillMember(ctx, w.drain) {
+		// Whatever the session ended by: a process that was paused may find its
+		// connections closed before it finds a fence.
+		if !w.group.stillMember(ctx, w.drain) {
 			return
 		}
 	}
@@ -94,18 +97,27 @@ type session struct {
 	owner  protocol.Nonce
 	engine *fold.Engine
 
-	mu      sync.Mutex // guards machine; the apply loop and the publisher share it
-	machine protocol.Machine
-	more    chan struct{} // something to publish
-	room    chan struct{} // something was published
-	pending int           // bytes unpublished
+	mu         sync.Mutex // guards machine; the apply loop and the publisher share it
+	machine    protocol.Machine
+	more       chan struct{} // something to publish
+	room       chan struct{} // something was published
+	pending    int           // bytes unpublished
+	publishing chan struct{} // closed when the publisher has ended; nil before it began
 
 	state   protocol.State
 	flood   protocol.Flood
 	genesis *protocol.Genesis
-	gen     *protocol.Record
-	genAt   protocol.Published
 	where   fold.Where
+
+	// Of recovery.
+	found    *located
+	baseNext []protocol.Position // where the base of a rebase stands
+	series   protocol.Rebase     // what the records of a rebase say
+	floor    uint64              // see fold.RebaseInput
+	litter   bool                // there may be abandoned key generations
+	cursor   string              // see state.Store.Abandoned
+
+	clockShown, clockAt time.Time // the clock, and when it was compared with Redis'
 
 	reader  *reader
 	cache   *cache
@@ -121,7 +133,7 @@ type session struct {
 func (w *worker) session(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	s := &session{worker: w, more: make(chan struct{}, 1), room: make(chan struct{}, 1), cache: newCache(w.cfg.CacheBytes), customers: fold.Set{}}
+	s := &session{worker: w, more: make(chan struct{}, 1), room: make(chan struct{}, 1), cache: newCache(w.cfg.CacheBytes), customers: fold.Set{}, litter: true, cursor: "0"}
 	if _, err := rand.Read(s.owner[:]); err != nil {
 		return fmt.Errorf("choosing an owner: %w", err)
 	}
@@ -133,6 +145,10 @@ func (w *worker) session(parent context.Context) error {
 		return err
 	}
 	s.machine.Acquired(f, outbox, fresh)
+	if f.Gen == w.condemned {
+		s.machine.Condemn()
+	}
+	w.status.rebased(f.Rebased)
 	s.state, s.flood = f.State, f.Flood
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.renew(ctx) })
@@ -141,6 +157,9 @@ func (w *worker) session(parent context.Context) error {
 		return s.own(ctx, g, f)
 	})
 	err = g.Wait()
+	if errors.Is(err, state.ErrDamaged) {
+		w.condemned = s.machine.Identity().Gen
+	}
 	if parent.Err() != nil {
 		return parent.Err()
 	}
@@ -176,129 +195,6 @@ func (s *session) renew(ctx context.Context) error {
 	}
 }
 
-// own does what owning the partition asks for, phase by phase.
-func (s *session) own(ctx context.Context, g *errgroup.Group, f *protocol.Fence) error {
-	p, err := openProducer(ctx, &s.cfg, s.partition, s.maxMessage)
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	s.machine.ProducerFenced()
-
-	if s.gen, s.genAt, err = s.journal.genesis(ctx); err != nil {
-		return err
-	}
-	if s.gen != nil {
-		if err := s.checkGenesis(s.gen.Genesis, f); err != nil {
-			return err
-		}
-		s.genesis = s.gen.Genesis
-	}
-	// 2. Recover.
-	for {
-		s.status.phase(s.machine.Phase())
-		switch s.machine.Phase() {
-		case protocol.Locating:
-			var scan protocol.Scan
-			if scan, err = s.journal.scan(ctx, &s.machine, transactionTimeout+30*time.Second); err == nil {
-				s.machine.Located(scan)
-			}
-		case protocol.Beginning:
-			err = s.begin(ctx, p)
-		case protocol.Raising:
-			err = s.raise(ctx)
-		case protocol.Installing:
-			err = s.install(ctx)
-		case protocol.Reapplying:
-			err = s.reapply(ctx)
-		case protocol.Running:
-			return s.live(ctx, g, p)
-		case protocol.Stopped:
-			return stopError{s.machine.Err()}
-		default:
-			panic("stream: unexpected phase " + s.machine.Phase().String())
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// checkGenesis compares what the journal's first record says with what is
-// found now.
-func (s *session) checkGenesis(g *protocol.Genesis, f *protocol.Fence) error {
-	if err := s.continues(g); err != nil {
-		return stopError{err}
-	}
-	if !f.Loading && f.Incarnation != g.Incarnation {
-		return stopf("the state in Redis belongs to incarnation %s of this namespace, the journal to %s", f.Incarnation, g.Incarnation)
-	}
-	return nil
-}
-
-// begin creates the namespace's history in this partition: the genesis is
-// committed in the journal before anything else exists.
-func (s *session) begin(ctx context.Context, p *producer) error {
-	starts, err := s.startOffsets(ctx, s.partition)
-	if err != nil {
-		return err
-	}
-	g := protocol.Genesis{
-		Partitions: s.partitions, ClusterID: s.clusterID,
-		Topics: s.cfg.Topics.Inputs, TopicIDs: s.topicIDs, Start: starts,
-	}
-	if _, err := rand.Read(g.Incarnation[:]); err != nil {
-		return fmt.Errorf("choosing an incarnation: %w", err)
-	}
-	switch {
-	case !s.cfg.LiveSince.IsZero():
-		g.LiveSince = s.cfg.LiveSince.UnixMilli()
-	case s.cfg.Rules.Clock != fold.ClockEvents:
-		g.LiveSince = s.cfg.Now().UnixMilli()
-	}
-	r := protocol.NewGenesis(g, protocol.State{Rules: s.rulesHash, Fold: fold.Version, Next: starts, Counters: make([]int64, event.NumCodes)})
-	r.Epoch, r.Owner = s.machine.Identity().Epoch, s.owner
-	at, err := p.publish(ctx, []*protocol.Entry{{Seq: 0, Chain: r.Chain, Journal: r.Encode()}})
-	if err != nil {
-		return err
-	}
-	s.log.Info("namespace created in this partition", "incarnation", g.Incarnation)
-	s.gen, s.genAt, s.genesis = r, at, &g
-	s.machine.Began(at)
-	return nil
-}
-
-func (s *session) raise(ctx context.Context) error {
-	gen, err := s.store.Raise(ctx, s.machine.Identity(), 0, nil)
-	if err != nil {
-		return s.doubt(err)
-	}
-	s.mu.Lock()
-	s.machine.Raised(gen)
-	s.mu.Unlock()
-	return nil
-}
-
-// install lets the fence stand at the genesis.
-func (s *session) install(ctx context.Context) error {
-	s.state = s.gen.State
-	s.flood = protocol.Flood{}
-	a, err := s.store.Apply(ctx, &state.Batch{
-		Identity: s.machine.Identity(), Point: s.genAt.Point, State: &s.state, Flood: &s.flood,
-		Genesis: s.genesis, Published: s.genAt,
-	})
-	if err != nil {
-		return err
-	}
-	if a == protocol.Rejected {
-		return errRejected
-	}
-	s.mu.Lock()
-	s.machine.Installed(s.genAt)
-	s.mu.Unlock()
-	return nil
-}
-
 func (s *session) doubt(err error) error {
 	if errors.Is(err, state.ErrFenced) {
 		return errRejected
@@ -311,13 +207,10 @@ func (s *session) open(ctx context.Context) error {
 	if s.reader != nil {
 		return nil
 	}
-	if s.state.Fold != fold.Version {
+	if s.state.Fold > fold.Version {
 		return stopf("the state was folded by fold version %d, this binary has %d", s.state.Fold, fold.Version)
 	}
-	s.where = fold.Where{
-		Namespace: s.cfg.Namespace, Incarnation: s.genesis.Incarnation, LiveSince: s.genesis.LiveSince,
-		Partition: s.partition, Partitions: s.partitions, Engine: s.cfg.Engine,
-	}
+	s.place()
 	r, err := newReader(s.cfg.Kafka, s.cfg.Topics.Inputs, s.partition, s.state.Next, s.cfg.BufferBytes)
 	if err != nil {
 		return err
@@ -329,6 +222,14 @@ func (s *session) open(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// place says whose outputs these are.
+func (s *session) place() {
+	s.where = fold.Where{
+		Namespace: s.cfg.Namespace, Incarnation: s.genesis.Incarnation, LiveSince: s.genesis.LiveSince,
+		Partition: s.partition, Partitions: s.partitions, Engine: s.cfg.Engine,
+	}
 }
 
 // engineFor gives the engine of a rule set.
@@ -354,87 +255,6 @@ func (s *session) askDue(ctx context.Context) error {
 	if len(due) > 0 {
 		s.nextDue = due[0].Due
 	}
-	return nil
-}
-
-// reapply brings the state from R up to K as the journal says, publishing
-// nothing; every chain must come out as it is in the journal.
-func (s *session) reapply(ctx context.Context) error {
-	if err := s.open(ctx); err != nil {
-		return err
-	}
-	defer func() { s.reader.close(); s.reader = nil }()
-	k := s.machine.K()
-	from, _ := s.machine.Trim()
-	began, records := s.cfg.Now(), 0
-	s.log.Info("re-applying from the journal, publishing nothing", "from", from.Seq, "to", k.Seq)
-	var rules protocol.Hash
-	err := s.journal.each(ctx, from.Offset, from.LeaderEpoch, k.Offset+1, func(rec *protocol.Record, at protocol.Published) error {
-		if at.Seq <= from.Seq {
-			return nil
-		}
-		if at.Seq != s.machine.Identity().Seq+1 {
-			return stopf("the journal goes from %d to %d: Kafka lost data", s.machine.Identity().Seq, at.Seq)
-		}
-		if rec.State.Fold != fold.Version {
-			return stopf("journal record %d was folded by version %d, this binary has %d", rec.Seq, rec.State.Fold, fold.Version)
-		}
-		if s.engine == nil || rec.State.Rules != rules {
-			if err := s.engineFor(ctx, rec.State.Rules); err != nil {
-				return err
-			}
-			rules = rec.State.Rules
-		}
-		t, err := s.reader.exactly(ctx, s.state.Next, rec.State.Next)
-		if err != nil {
-			return err
-		}
-		in := &fold.Input{Clock: rec.State.Clock, Wall: rec.State.Clock, Bound: rec.State.Sweep}
-		if in.Sweep, _, err = s.dueBelow(ctx, rec.State.Sweep); err != nil {
-			return err
-		}
-		in.Records = s.decode(ctx, t)
-		out, err := s.foldBatch(ctx, in, t.next)
-		if err != nil {
-			return err
-		}
-		if out.Journal.Chain != rec.Chain {
-			s.machine.Diverged(fmt.Errorf("re-applying journal record %d gives chain %.12s, the journal has %.12s", rec.Seq, out.Journal.Chain, rec.Chain))
-			return errEnough
-		}
-		_, drop := s.machine.Trim()
-		if err := s.write(ctx, out, nil, at, drop); err != nil {
-			return err
-		}
-		s.mu.Lock()
-		s.machine.Reapplied(at, len(drop))
-		s.mu.Unlock()
-		s.settle(out)
-		if len(in.Sweep) > 0 {
-			if err := s.askDue(ctx); err != nil {
-				return err
-			}
-		}
-		records += len(t.records)
-		s.metrics.reapplied.Add(ctx, int64(len(t.records)), s.status.attrs)
-		select {
-		case <-s.drain:
-			return errDrained
-		default:
-			return nil
-		}
-	})
-	if err != nil {
-		return err
-	}
-	switch s.engine = nil; s.machine.Phase() {
-	case protocol.Reapplying:
-		return stopf("the journal ends before %d", k.Seq)
-	case protocol.Locating, protocol.Stopped:
-		s.cache = newCache(s.cfg.CacheBytes)
-		return nil // what was found is not what it should be
-	}
-	s.log.Info("re-applied", "records", records, "took", s.cfg.Now().Sub(began).Round(time.Millisecond))
 	return nil
 }
 
@@ -530,6 +350,21 @@ func (s *session) foldBatch(ctx context.Context, in *fold.Input, next []protocol
 	return out, nil
 }
 
+// find takes a customer from the cache, or makes a new one that is to be
+// loaded.
+func (s *session) find(set fold.Set, id string, missing *[]*fold.Customer) *fold.Customer {
+	c := set[id]
+	if c == nil {
+		c = s.cache.lookup(id)
+	}
+	if c == nil {
+		c = fold.NewCustomer(id)
+		*missing = append(*missing, c)
+	}
+	set[id] = c
+	return c
+}
+
 // load makes new customers what Redis holds of them.
 func (s *session) load(ctx context.Context, customers []*fold.Customer) error {
 	if len(customers) == 0 {
@@ -561,11 +396,7 @@ func (s *session) load(ctx context.Context, customers []*fold.Customer) error {
 // loadOriginals reads the waiting returns of the batch's customers.
 func (s *session) loadOriginals(ctx context.Context, in *fold.Input) error {
 	var keys []state.WaitingKey
-	add := func(c *fold.Customer) {
-		for i := range c.Record.Facts.Waiting {
-			keys = append(keys, state.WaitingKey{Customer: c.ID, Hash: c.Record.Facts.Waiting[i].Hash})
-		}
-	}
+	add := func(c *fold.Customer) { keys = append(keys, waitingOf(c)...) }
 	for _, id := range in.Sweep {
 		add(in.Customers[id])
 	}
@@ -583,6 +414,9 @@ func (s *session) loadOriginals(ctx context.Context, in *fold.Input) error {
 	}
 	in.Originals = make(map[fold.Waiting][]byte, len(keys))
 	for i, k := range keys {
+		if values[i] == nil {
+			return fmt.Errorf("the original of waiting return %016x of customer %s: %w", k.Hash, k.Customer, state.ErrDamaged)
+		}
 		in.Originals[fold.Waiting{Customer: k.Customer, Hash: k.Hash}] = values[i]
 	}
 	return nil
@@ -595,6 +429,9 @@ func (s *session) write(ctx context.Context, out *fold.Output, entry *protocol.E
 	b := &state.Batch{
 		Identity: s.machine.Identity(), Point: out.Entry.Point(), State: &out.State, Flood: &out.Flood,
 		Published: k, Drop: drop, Entry: entry, Customers: make([]state.Put, len(out.Puts)),
+	}
+	if rb := out.Journal.Rebase; rb != nil {
+		b.Genesis, b.Rebased = &rb.Genesis, &protocol.Rebased{Seq: out.Journal.Seq, Cause: rb.Cause, Open: !rb.Last}
 	}
 	for i := range out.Puts {
 		p := &out.Puts[i]
@@ -650,6 +487,41 @@ func (s *session) live(ctx context.Context, g *errgroup.Group, p *producer) erro
 	if err := s.engineFor(ctx, s.rulesHash); err != nil {
 		return err
 	}
+	s.publish(ctx, g, p)
+	k := s.machine.Known()
+	s.status.restored(s.state, s.machine.Identity().Seq, k.Seq)
+	s.status.set(statusRunning, nil)
+	err := s.apply(ctx)
+	var stop stopError
+	switch {
+	case errors.As(err, &stop) && errors.Is(s.store.Compare(ctx, s.machine.Identity()), state.ErrFenced):
+		// Who is not the owner any more, or whose Redis went back, is not to
+		// judge.
+		return fmt.Errorf("%w (and: %w)", errRejected, errors.New(err.Error()))
+	case errors.Is(err, errDrained):
+		// Let the publisher finish, so that the next owner finds nothing to do.
+		deadline := time.After(s.cfg.Lease / 2)
+		for s.unpublished() > 0 {
+			select {
+			case <-s.room:
+			case <-s.publishing:
+				return err
+			case <-deadline:
+				return err
+			case <-ctx.Done():
+				return err
+			}
+		}
+	}
+	return err
+}
+
+// publish begins to publish whatever is applied, beginning with what was left.
+func (s *session) publish(ctx context.Context, g *errgroup.Group, p *producer) {
+	if s.publishing != nil {
+		return
+	}
+	s.publishing = make(chan struct{})
 	s.mu.Lock()
 	for _, e := range s.machine.Unpublished() {
 		s.pending += e.Size()
@@ -660,31 +532,31 @@ func (s *session) live(ctx context.Context, g *errgroup.Group, p *producer) erro
 		s.log.Info("publishing what was applied but not published", "batches", n)
 		s.signal(s.more)
 	}
-	k, _ := s.machine.Trim()
-	s.status.restored(s.state, s.machine.Identity().Seq, k.Seq)
-	s.status.set(statusRunning, nil)
-	publisher := make(chan struct{})
 	g.Go(func() error {
-		defer close(publisher)
+		defer close(s.publishing)
 		return s.publisher(ctx, p)
 	})
-	err := s.apply(ctx)
-	if errors.Is(err, errDrained) {
-		// Let the publisher finish, so that the next owner finds nothing to do.
-		deadline := time.After(s.cfg.Lease / 2)
-		for s.unpublished() > 0 {
-			select {
-			case <-s.room:
-			case <-publisher:
-				return err
-			case <-deadline:
-				return err
-			case <-ctx.Done():
-				return err
-			}
+}
+
+// roomToApply waits until the unpublished outbox is within its bound.
+func (s *session) roomToApply(ctx context.Context) error {
+	select {
+	case <-s.drain:
+		return errDrained
+	case <-ctx.Done():
+		return ctx.Err()
+	default:
+	}
+	for s.unpublished() > s.cfg.OutboxBytes {
+		select {
+		case <-s.room:
+		case <-s.drain:
+			return errDrained
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
-	return err
+	return nil
 }
 
 func (s *session) unpublished() int {
@@ -705,21 +577,14 @@ func (s *session) apply(ctx context.Context) error {
 	const idle = 100 * time.Millisecond
 	compared := s.cfg.Now()
 	for {
-		select {
-		case <-s.drain:
-			return errDrained
-		case <-ctx.Done():
-			return ctx.Err()
-		default:
+		if err := s.roomToApply(ctx); err != nil {
+			return err
 		}
-		for s.unpublished() > s.cfg.OutboxBytes {
-			select {
-			case <-s.room:
-			case <-s.drain:
-				return errDrained
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+		if err := s.rightClock(ctx); err != nil {
+			return err
+		}
+		if err := s.tidy(ctx); err != nil {
+			return err
 		}
 		began := time.Now()
 		t, err := s.reader.take(ctx, s.state.Next, s.cfg.BatchRecords, s.cfg.BatchBytes, idle, s.cfg.MergeWait, s.cfg.Now)
@@ -740,10 +605,13 @@ func (s *session) apply(ctx context.Context) error {
 		if len(t.records) == 0 && len(in.Sweep) == 0 {
 			if now := s.cfg.Now(); now.Sub(compared) >= time.Second {
 				// An idle owner writes nothing, so it would not notice that Redis
-				// went back in time.
+				// or Kafka went back in time.
 				compared = now
 				if err := s.store.Compare(ctx, s.machine.Identity()); err != nil {
 					return s.doubt(err)
+				}
+				if err := s.watch(ctx); err != nil {
+					return err
 				}
 			}
 			s.status.lagging(s.reader, s.state.Next)
@@ -766,6 +634,22 @@ func (s *session) applyBatch(ctx context.Context, in *fold.Input, t *taken) (err
 	if err != nil {
 		return err
 	}
+	if err := s.applied(ctx, out); err != nil {
+		return err
+	}
+	if len(in.Sweep) > 0 {
+		if err := s.askDue(ctx); err != nil {
+			return err
+		}
+	}
+	s.metrics.batch(ctx, s.status.attrs, out)
+	span.SetAttributes(attribute.Int("partition", int(s.partition)), attribute.Int("records", len(t.records)),
+		attribute.Int("changes", out.Changes), attribute.Int64("seq", int64(out.Entry.Seq)))
+	return nil
+}
+
+// applied makes a batch the state, and hands it to the publisher.
+func (s *session) applied(ctx context.Context, out *fold.Output) error {
 	out.Journal.Epoch, out.Journal.Owner = s.machine.Identity().Epoch, s.owner
 	out.Entry.Journal = out.Journal.Encode()
 	s.mu.Lock()
@@ -780,14 +664,6 @@ func (s *session) applyBatch(ctx context.Context, in *fold.Input, t *taken) (err
 	s.mu.Unlock()
 	s.signal(s.more)
 	s.settle(out)
-	if len(in.Sweep) > 0 {
-		if err := s.askDue(ctx); err != nil {
-			return err
-		}
-	}
-	s.metrics.batch(ctx, s.status.attrs, out)
-	span.SetAttributes(attribute.Int("partition", int(s.partition)), attribute.Int("records", len(t.records)),
-		attribute.Int("changes", out.Changes), attribute.Int64("seq", int64(out.Entry.Seq)))
 	return nil
 }
 

@@ -1,0 +1,156 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tierstream/tierstream/internal/fold"
+	"github.com/tierstream/tierstream/internal/state"
+)
+
+// What an owner looks at beside its work: that nobody took away what it stands
+// on, that the clocks agree, that nothing old is left.
+
+// watch asks whether journal and inputs are still those that the session found.
+func (s *session) watch(ctx context.Context) error {
+	topics, err := s.identify(ctx, s.admin)
+	if err != nil {
+		return err
+	}
+	if err := s.continues(s.genesis, topics); err != nil {
+		return stopError{err}
+	}
+	first, err := s.journal.start(ctx)
+	if err != nil {
+		return err
+	}
+	if first > s.found.scan.Start {
+		return fmt.Errorf("the journal's first records were deleted: it begins at offset %d", first)
+	}
+	ends, err := s.admin.ListEndOffsets(ctx, s.journal.topic)
+	if err != nil {
+		return fmt.Errorf("asking for the journal's end: %w", err)
+	}
+	s.mu.Lock()
+	known := s.machine.Known()
+	s.mu.Unlock()
+	if end, ok := ends.Lookup(s.journal.topic, s.partition); ok && end.Err == nil && end.Offset <= known.Offset {
+		// What that means is decided where K is read.
+		return fmt.Errorf("the journal was shortened: it ends at offset %d, and a record at %d was committed", end.Offset, known.Offset)
+	}
+	starts, err := s.admin.ListStartOffsets(ctx, s.cfg.Topics.Inputs...)
+	if err != nil {
+		return fmt.Errorf("asking for the starts of the inputs: %w", err)
+	}
+	for i, t := range s.cfg.Topics.Inputs {
+		if o, ok := starts.Lookup(t, s.partition); ok && o.Err == nil && o.Offset > s.state.Next[i].Next {
+			return stopf("%s/%d begins at offset %d, but was read up to %d: records were deleted before they were read", t, s.partition, o.Offset, s.state.Next[i].Next)
+		}
+	}
+	return nil
+}
+
+// maxClockSkew is by how much this machine's clock and Redis' may differ.
+const maxClockSkew = time.Second
+
+// skew is by how much this machine's clock is ahead of Redis', as far as the
+// time the question took does not explain it.
+func skew(ctx context.Context, store Store, now func() time.Time) (time.Duration, error) {
+	before := now()
+	theirs, err := store.Time(ctx)
+	if err != nil {
+		return 0, err
+	}
+	switch after := now(); {
+	case before.After(theirs):
+		return before.Sub(theirs), nil
+	case theirs.After(after):
+		return -theirs.Sub(after), nil
+	default:
+		return 0, nil
+	}
+}
+
+func skewError(d time.Duration) error {
+	if d.Abs() <= maxClockSkew {
+		return nil
+	}
+	return fmt.Errorf("the local clock and Redis' differ by %s", d.Abs().Round(time.Millisecond))
+}
+
+// rightClock holds a partition whose clock decides outcomes for as long as the
+// clock is wrong: a batch's clock never goes back, so one read from a clock
+// that had jumped ahead would stay. The clocks are compared once a second, and
+// at once when ours jumped.
+func (s *session) rightClock(ctx context.Context) error {
+	if s.cfg.Rules.Clock != fold.ClockWall {
+		return nil
+	}
+	now, steady := s.cfg.Now(), time.Now()
+	passed := steady.Sub(s.clockAt)
+	// Without the monotonic part: what the clock shows, not what has passed.
+	jump := now.Round(0).Sub(s.clockShown.Round(0)) - passed
+	if passed < time.Second && jump.Abs() < maxClockSkew {
+		return nil
+	}
+	for held := false; ; held = true {
+		d, err := skew(ctx, s.store, s.cfg.Now)
+		if err != nil {
+			return fmt.Errorf("comparing the clocks: %w", err)
+		}
+		s.clockShown, s.clockAt = s.cfg.Now(), time.Now()
+		wrong := skewError(d)
+		if wrong == nil {
+			if held {
+				s.log.Info("the clocks agree again")
+				s.status.set(statusRunning, nil)
+			}
+			return nil
+		}
+		if !held {
+			s.log.Error("partition held until the clocks agree", "reason", wrong)
+		}
+		s.status.set(statusClock, wrong)
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-s.drain:
+			return errDrained
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// tidy deletes a piece of a key generation that was abandoned.
+func (s *session) tidy(ctx context.Context) error {
+	if !s.litter {
+		return nil
+	}
+	const piece = 500
+	id := s.machine.Identity()
+	a, err := s.store.Abandoned(ctx, id, piece, s.cursor)
+	if err != nil {
+		return s.doubt(err)
+	}
+	if s.cursor = "0"; a.More {
+		s.cursor = a.Cursor
+		return nil
+	}
+	if a.Gen == 0 {
+		s.litter = false
+		return nil
+	}
+	var waiting []state.WaitingKey
+	for i, v := range a.Records {
+		if c, err := fold.StoredCustomer(a.Customers[i], v); err == nil {
+			waiting = append(waiting, waitingOf(c)...)
+		}
+	}
+	return s.doubt(s.store.Forget(ctx, id, a, waiting))
+}
+
+// errDeleted: records that a re-apply was about to read are gone. The next
+// session finds out what that means.
+var errDeleted = errors.New("records that were to be re-applied were deleted meanwhile")
