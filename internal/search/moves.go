@@ -112,10 +112,11 @@ func (w *world) moves(ms []move) []move {
 		who := int8(i)
 		o := &w.owners[i]
 		if !o.up {
-			if !down && int(w.takes) < c.Takes { // one process without a session is like another
+			blank := o.condemned == 0 && !o.loaded // one that remembers nothing is like another
+			if int(w.takes) < c.Takes && !(blank && down) {
 				ms = append(ms, move{acquire, who, 0, 0})
 			}
-			down = true
+			down = down || blank
 			continue
 		}
 		ms = append(ms, move{crash, who, 0, 0})
@@ -280,6 +281,7 @@ func (w *world) do(m move) (err error) {
 	switch m.kind {
 	case crash:
 		w.end(o)
+		o.condemned = 0
 	case acquire:
 		w.acquire(o)
 	case fence:
@@ -344,7 +346,7 @@ func (w *world) end(o *owner) {
 		w.txnOf(o).waiting = 0
 		w.tidy()
 	}
-	after := owner{}
+	after := owner{condemned: o.condemned}
 	if w.cfg.Mutation&KeepCache != 0 {
 		after.value, after.loaded = o.value, o.loaded
 	}

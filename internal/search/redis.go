@@ -100,16 +100,16 @@ func (w *world) acquire(o *owner) {
 	for _, p := range n.outbox {
 		entries = append(entries, w.book.of(p).entry)
 	}
-	condemned, cache, cached := o.condemns, o.value, o.loaded
-	*o = owner{up: true, nonce: n.owner, at: n.at, next: w.book.of(n.at).to, value: cache, loaded: cached}
+	condemned, cache, cached := o.condemned, o.value, o.loaded
+	*o = owner{up: true, nonce: n.owner, at: n.at, next: w.book.of(n.at).to, value: cache, loaded: cached, condemned: condemned}
 	o.m.Acquired(&f, entries, fresh)
-	if condemned {
+	if condemned == n.gen {
 		o.m.Condemn()
 	}
 }
 
 // load reads the customers. A record that is missing although its due time is
-// there condemns the state: this process's next session is told.
+// there condemns the generation: the process does not continue it.
 func (w *world) load(o *owner) {
 	if w.cfg.Mutation&UnfencedReads == 0 && !w.holds(o.m.Identity()) {
 		w.end(o)
@@ -118,7 +118,7 @@ func (w *world) load(o *owner) {
 	v := w.redis.value(w.keys(int8(o.m.Identity().Gen)))
 	if v == 0 && w.book.of(o.at).pure != 0 && w.damages > 0 {
 		w.end(o)
-		o.condemns = true
+		o.condemned = w.redis.gen
 		return
 	}
 	o.value, o.loaded = v, true

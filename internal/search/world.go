@@ -95,23 +95,23 @@ type txn struct {
 // owner is one session: the protocol's machine, and what its driver, package
 // stream, keeps beside it. The zero owner is a process without a session.
 type owner struct {
-	up       bool
-	m        protocol.Machine
-	nonce    int8
-	epoch    int8  // of its producer; 0 for none
-	first    point // the journal's first record
-	at       point // where the machine stands
-	k        point // the journal's last record when it was located
-	next     int8  // input offset to read
-	value    value // the customers as loaded or left by the last batch
-	loaded   bool
-	late     bool // it slept longer than its lease
-	retried  bool
-	script   *script        // the reply is awaited
-	scan     *protocol.Scan // mutation: read before fencing
-	condemns bool           // of no session: the last one missed customers
-	old      int8           // a generation to delete
-	base     int8           // and one that may be deleted when the rebase is done
+	up        bool
+	m         protocol.Machine
+	nonce     int8
+	epoch     int8  // of its producer; 0 for none
+	first     point // the journal's first record
+	at        point // where the machine stands
+	k         point // the journal's last record when it was located
+	next      int8  // input offset to read
+	value     value // the customers as loaded or left by the last batch
+	loaded    bool
+	late      bool // it slept longer than its lease
+	retried   bool
+	script    *script        // the reply is awaited
+	scan      *protocol.Scan // mutation: read before fencing
+	condemned int8           // generation that misses customers, as this process found; outlives the session
+	old       int8           // a generation to delete
+	base      int8           // and one that may be deleted when the rebase is done
 }
 
 // script is one batch on its way into Redis.
@@ -217,10 +217,10 @@ func (w *world) key(b []byte) []byte {
 
 func (w *world) appendOwner(b []byte, o *owner, name func(int8) byte) []byte {
 	if !o.up { // what is left of it; much with a mutation
-		return append(b, 0, flags(o.loaded, o.condemns), byte(o.value), byte(o.value>>8))
+		return append(b, 0, flags(o.loaded), byte(o.condemned), byte(o.value), byte(o.value>>8))
 	}
 	b = append(b, flags(true, o.epoch == w.producer, o.epoch == 0, o.loaded, o.late, o.retried, o.script != nil), name(o.nonce),
-		byte(o.first), byte(o.first>>8), byte(o.at), byte(o.at>>8), byte(o.next), byte(o.value), byte(o.value>>8), byte(o.k), byte(o.k>>8), byte(o.old), byte(o.base), flags(o.scan != nil))
+		byte(o.first), byte(o.first>>8), byte(o.at), byte(o.at>>8), byte(o.next), byte(o.value), byte(o.value>>8), byte(o.k), byte(o.k>>8), byte(o.old), byte(o.base), byte(o.condemned), flags(o.scan != nil))
 	b = appendMachine(b, &o.m)
 	if s := o.script; s != nil {
 		b = append(b, flags(s.outbox, s.half), byte(s.to), byte(s.to>>8), byte(s.value), byte(s.value>>8), byte(s.known.Seq), byte(s.known.Offset), byte(len(s.drop)))
