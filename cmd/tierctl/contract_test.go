@@ -201,6 +201,9 @@ func TestLintOfATopic(t *testing.T) {
 		t.Errorf("one record per partition: %s", said)
 	}
 	contains(t, said, `^2 records`)
+	if said, _, err = w.try("events", "lint", "purchases", "--until", "1h"); err != nil || !strings.HasPrefix(said, "0 records") {
+		t.Errorf("before there were any: %v\n%s", err, said)
+	}
 	if _, _, err := w.try("events", "lint", "orders"); err == nil || !strings.Contains(err.Error(), "neither a file nor a topic") {
 		t.Errorf("an unknown topic: %v", err)
 	}

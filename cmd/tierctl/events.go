@@ -101,6 +101,7 @@ type eventsLintCmd struct {
 	Source    string `arg:"" help:"A file of lines, - for standard input, or the name of a topic."`
 	Partition int32  `help:"Of a topic: this partition only." default:"-1" placeholder:"N"`
 	Since     string `help:"Of a topic: records since a date, RFC 3339, or how long ago (2h). Default: the start." placeholder:"TIME"`
+	Until     string `help:"Of a topic: records before, as --since. Default: the end." placeholder:"TIME"`
 	Limit     int64  `short:"n" help:"Of a topic: so many records per partition at most." placeholder:"N"`
 	List      bool   `help:"Besides, one line for every record that is not used, as it comes."`
 	Examples  int    `help:"Show so many examples of each kind." default:"3"`
@@ -368,6 +369,10 @@ func (l *linting) topic(ctx context.Context, s *site, rules *fold.Rules) error {
 	if err != nil {
 		return err
 	}
+	until, err := parseMoment("until", l.Until)
+	if err != nil {
+		return err
+	}
 	n, err := s.partitionsOf(ctx, l.Source)
 	switch {
 	case err != nil:
@@ -393,6 +398,9 @@ func (l *linting) topic(ctx context.Context, s *site, rules *fold.Rules) error {
 		}
 		newest, read := int64(0), int64(0)
 		err = s.each(ctx, l.Source, p, from, in.Committed, func(rec *kgo.Record) error {
+			if !until.IsZero() && !rec.Timestamp.Before(until) {
+				return nil
+			}
 			newest = max(newest, rec.Timestamp.UnixMilli())
 			if read++; l.Limit > 0 && read > l.Limit {
 				return errEnough

@@ -670,6 +670,14 @@ func checkChange(t *testing.T, r *kgo.Record, headers object, msgpack bool, vali
 		t.Errorf("a change: %v\n%s", err, value)
 	}
 	c, err := ReadChange(mediaType, r.Value)
+	if err == nil {
+		// Lists that may grow: what is published is in them.
+		for field, value := range map[string]string{"reason": c.Reason, "mode": c.Mode} {
+			if known := texts(t, property(t, "tier-change.v1.json", field)["x-values"]); !slices.Contains(known, value) {
+				t.Errorf("a change has the %s %s, which is none of %q", field, value, known)
+			}
+		}
+	}
 	if err != nil || c.Customer != string(r.Key) || fmt.Sprintf("%020d", c.Sequence) != headers["ce_customerseq"] || c.EffectiveAt != headers["ce_time"] {
 		t.Errorf("a change reads as %+v, %v", c, err)
 	}
