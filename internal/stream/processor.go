@@ -106,6 +106,7 @@ func (p *Processor) Run(ctx context.Context) error {
 
 	session := p.cfg.Lease + 2*time.Second
 	p.group = &group{id: GroupID(p.cfg.Namespace)}
+	opened := make(chan struct{})
 	cl, err := kgo.NewClient(append(p.cfg.Kafka[:len(p.cfg.Kafka):len(p.cfg.Kafka)],
 		kgo.ConsumerGroup(p.group.id),
 		kgo.ConsumeTopics(p.cfg.Topics.Journal),
@@ -113,6 +114,7 @@ func (p *Processor) Run(ctx context.Context) error {
 		kgo.DisableAutoCommit(),
 		kgo.SessionTimeout(session), kgo.RebalanceTimeout(2*session), kgo.HeartbeatInterval(p.cfg.Heartbeat),
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, a map[string][]int32) {
+			<-opened // the client calls from its own goroutine, perhaps before NewClient returns
 			p.assigned(work, a[p.cfg.Topics.Journal])
 		}),
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, a map[string][]int32) { p.release(a[p.cfg.Topics.Journal], true) }),
@@ -124,6 +126,7 @@ func (p *Processor) Run(ctx context.Context) error {
 		return fmt.Errorf("joining the group: %w", err)
 	}
 	p.group.client, p.admin = cl, kadm.NewClient(cl)
+	close(opened)
 	cl.PauseFetchTopics(p.cfg.Topics.Journal)
 
 	var g errgroup.Group
