@@ -50,6 +50,7 @@ func (w *world) checkPublished() error {
 	return w.checkOrder()
 }
 
+// follows says whether the last of list continues the one before it.
 func (w *world) follows(what string, list []point) error {
 	n := len(list)
 	if n == 0 {

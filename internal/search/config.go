@@ -32,7 +32,7 @@ type Mutation uint32
 
 const (
 	NoEpoch        Mutation = 1 << iota // scripts and reads do not ask for the epoch
-	NoOwner                             // nor for the owner
+	NoOwner                             // they do not ask for the owner
 	NoChain                             // a point of history is known by its number alone, in scripts and in recovery
 	NoGeneration                        // keys do not carry the key generation
 	UnfencedReads                       // values are read without the fence

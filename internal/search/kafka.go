@@ -12,6 +12,7 @@ func (w *world) own(i int) *txn {
 	return &w.txns[i]
 }
 
+// fence makes o's producer the only one.
 func (w *world) fence(o *owner) error {
 	if w.cfg.Mutation&LazyProducer == 0 {
 		w.initProducer(o)
@@ -33,12 +34,15 @@ func (w *world) initProducer(o *owner) {
 	}
 }
 
+// begin sends the genesis of a new history.
 func (w *world) begin(o *owner) error {
 	w.begun++
 	o.first = w.book.point(batch{begun: w.begun})
 	return w.request(o, txn{points: []point{o.first}})
 }
 
+// send puts o's first n unpublished entries into a transaction. wrong says how a
+// mutation goes about it.
 func (w *world) send(o *owner, n int, wrong int8) error {
 	es := o.m.Unpublished()[:n]
 	o.m.Sending(n)

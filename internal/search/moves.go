@@ -131,6 +131,8 @@ func (w *world) moves(ms []move) []move {
 	return ms
 }
 
+// ownerMoves appends what session o may do next, as package stream drives the
+// machine.
 func (w *world) ownerMoves(ms []move, who int8, o *owner) []move {
 	one := func(k kind) []move { return append(ms, move{k, who, 0, 0}) }
 	c := w.cfg

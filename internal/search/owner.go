@@ -7,6 +7,7 @@ import (
 	"github.com/tierstream/tierstream/internal/protocol"
 )
 
+// locate reads the journal and lets the machine decide how to recover.
 func (w *world) locate(o *owner) error {
 	if o.m.Phase() == protocol.Fencing { // mutation: too early
 		s := w.scan(&o.m)
@@ -129,6 +130,7 @@ func (w *world) next(o *owner, to, clock int8) (point, value) {
 	return w.book.point(batch{parent: o.at, from: o.next, to: to, clock: clock, digest: d}), v
 }
 
+// apply folds the next n records, or sweeps, and runs the script.
 func (w *world) apply(o *owner, n, clock int8) error {
 	if n == 0 {
 		w.sweeps++

@@ -48,6 +48,7 @@ func (w *world) write(o *owner, n store) error {
 	return w.checkState()
 }
 
+// put makes s what Redis holds, and keeps it for a loss.
 func (w *world) put(s *store) {
 	w.redis = s
 	if int(w.losses) >= w.cfg.Losses {
@@ -75,6 +76,8 @@ func (w *world) tick() {
 	}
 }
 
+// acquire begins a session: the acquiring script, and the machine that takes its
+// reply.
 func (w *world) acquire(o *owner) {
 	w.stopped = false
 	w.takes++
@@ -186,6 +189,7 @@ func (w *world) fill(o *owner) error {
 	return w.write(o, n)
 }
 
+// install writes the genesis into the fence.
 func (w *world) install(o *owner) error {
 	at := protocol.Published{Point: w.book.at(o.first), LeaderEpoch: -1}
 	ok, err := w.script(o, &script{id: o.m.Identity(), to: o.first, known: at})

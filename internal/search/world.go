@@ -176,7 +176,8 @@ func (w *world) key(b []byte) []byte {
 			names = append(names, s.owner)
 		}
 		b = append(b, flags(s.exists, s.lease > w.now), byte(s.epoch), name(s.owner), byte(s.gen), byte(s.at), byte(s.at>>8), byte(s.step), byte(s.base), byte(s.basis), byte(s.basis>>8), flags(s.open),
-			byte(s.published.Seq), byte(s.published.Offset), s.published.Chain[0], s.published.Chain[1], byte(len(s.values)), byte(len(s.outbox)))
+			byte(s.published.Seq), byte(s.published.Offset), byte(len(s.values)), byte(len(s.outbox)))
+		b = append(b, s.published.Chain[:8]...)
 		b = appendNumbers(b, s.values)
 		b = appendNumbers(b, s.outbox)
 	}
@@ -223,13 +224,15 @@ func (w *world) appendOwner(b []byte, o *owner, name func(int8) byte) []byte {
 		byte(o.first), byte(o.first>>8), byte(o.at), byte(o.at>>8), byte(o.next), byte(o.value), byte(o.value>>8), byte(o.k), byte(o.k>>8), byte(o.old), byte(o.base), byte(o.condemned), flags(o.scan != nil))
 	b = appendMachine(b, &o.m)
 	if s := o.script; s != nil {
-		b = append(b, flags(s.outbox, s.half), byte(s.to), byte(s.to>>8), byte(s.value), byte(s.value>>8), byte(s.known.Seq), byte(s.known.Offset), byte(len(s.drop)))
+		b = append(b, flags(s.outbox, s.half), byte(s.to), byte(s.to>>8), byte(s.value), byte(s.value>>8), byte(s.known.Offset), byte(len(s.drop)))
+		b = append(b, s.known.Chain[:8]...)
 		for _, n := range s.drop {
 			b = append(b, byte(n))
 		}
 	}
 	if o.scan != nil {
-		b = append(b, byte(o.scan.K.Seq), o.scan.K.Chain[0], o.scan.K.Chain[1], flags(o.scan.Found, o.scan.Empty))
+		b = append(b, flags(o.scan.Found, o.scan.Empty))
+		b = append(b, o.scan.K.Chain[:8]...)
 	}
 	if t := w.txnOf(o); t != nil {
 		b = t.append(b, w.producer)
