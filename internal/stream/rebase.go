@@ -334,7 +334,11 @@ func (s *session) rebaseBatch(ctx context.Context, left int64) (*fold.RebaseInpu
 	if err != nil {
 		return nil, s.doubt(err)
 	}
-	now := s.cfg.Now().UnixMilli()
+	wall, err := s.wall(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := wall.UnixMilli()
 	in := &fold.RebaseInput{
 		Parent: s.machine.Parent(), State: s.state, First: id.Loading, Clock: s.state.Clock, Wall: now,
 		Rebase: s.series, Waiting: left, Floor: s.floor, End: len(due) <= page,

@@ -80,45 +80,48 @@ func skewError(d time.Duration) error {
 	return fmt.Errorf("the local clock and Redis' differ by %s", d.Abs().Round(time.Millisecond))
 }
 
-// rightClock holds a partition whose clock decides outcomes for as long as the
-// clock is wrong: a batch's clock never goes back, so one read from a clock
-// that had jumped ahead would stay. The clocks are compared once a second, and
-// at once when ours jumped.
-func (s *session) rightClock(ctx context.Context) error {
+// wall reads this machine's clock. Where that decides outcomes, it holds the
+// partition for as long as the clock is wrong: a batch's clock never goes back,
+// so one read from a clock that had jumped ahead would stay. The clocks are
+// compared once a second, and at once when ours jumped.
+func (s *session) wall(ctx context.Context) (time.Time, error) {
 	if s.cfg.Rules.Clock != fold.ClockWall {
-		return nil
+		return s.cfg.Now(), nil
 	}
-	now, steady := s.cfg.Now(), time.Now()
-	passed := steady.Sub(s.clockAt)
-	// Without the monotonic part: what the clock shows, not what has passed.
-	jump := now.Round(0).Sub(s.clockShown.Round(0)) - passed
-	if passed < time.Second && jump.Abs() < maxClockSkew {
-		return nil
-	}
-	for held := false; ; held = true {
-		d, err := skew(ctx, s.store, s.cfg.Now)
-		if err != nil {
-			return fmt.Errorf("comparing the clocks: %w", err)
-		}
-		s.clockShown, s.clockAt = s.cfg.Now(), time.Now()
-		wrong := skewError(d)
-		if wrong == nil {
+	held, was := false, statusRunning
+	for {
+		now := s.cfg.Now()
+		passed := time.Since(s.clockAt)
+		// Without the monotonic part: what the clock shows, not what has passed.
+		jump := now.Round(0).Sub(s.clockShown.Round(0)) - passed
+		if passed < time.Second && jump.Abs() < maxClockSkew {
 			if held {
 				s.log.Info("the clocks agree again")
-				s.status.set(statusRunning, nil)
+				s.status.set(was, nil)
 			}
-			return nil
+			return now, nil
+		}
+		d, err := skew(ctx, s.store, s.cfg.Now)
+		if err != nil {
+			return now, fmt.Errorf("comparing the clocks: %w", err)
+		}
+		wrong := skewError(d)
+		if wrong == nil {
+			s.clockShown, s.clockAt = s.cfg.Now(), time.Now()
+			continue
 		}
 		if !held {
+			was, _ = s.status.state()
 			s.log.Error("partition held until the clocks agree", "reason", wrong)
 		}
+		held = true
 		s.status.set(statusClock, wrong)
 		select {
 		case <-time.After(250 * time.Millisecond):
 		case <-s.drain:
-			return errDrained
+			return now, errDrained
 		case <-ctx.Done():
-			return ctx.Err()
+			return now, ctx.Err()
 		}
 	}
 }

@@ -580,9 +580,6 @@ func (s *session) apply(ctx context.Context) error {
 		if err := s.roomToApply(ctx); err != nil {
 			return err
 		}
-		if err := s.rightClock(ctx); err != nil {
-			return err
-		}
 		if err := s.tidy(ctx); err != nil {
 			return err
 		}
@@ -594,7 +591,11 @@ func (s *session) apply(ctx context.Context) error {
 		if len(t.records) > 0 {
 			s.metrics.stage(ctx, "read", began)
 		}
-		in := &fold.Input{Wall: s.cfg.Now().UnixMilli()}
+		now, err := s.wall(ctx)
+		if err != nil {
+			return err
+		}
+		in := &fold.Input{Wall: now.UnixMilli()}
 		if err := s.clock(in, t); err != nil {
 			return err
 		}
