@@ -14,16 +14,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/vmihailenco/msgpack/v5"
+	"go.opentelemetry.io/otel"
+	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 
 	"github.com/tierstream/tierstream/internal/testenv"
 )
-
-func TestMain(m *testing.M) { testenv.Main(m) }
 
 const (
 	partitions = 3
@@ -332,7 +335,7 @@ func TestParkedChangesAreReplayed(t *testing.T) {
 		parkAndReplay(t, kafka, client)
 	})
 	t.Run("Kafka", func(t *testing.T) {
-		server := testenv.SharedKafka(t)
+		server := testenv.Kafka(t, testenv.KafkaOptions{})
 		server.CreateTopic(t, topics.Changes, partitions, nil)
 		kafka := []kgo.Opt{kgo.SeedBrokers(server.Addr()), kgo.MetadataMinAge(50 * time.Millisecond)}
 		client, err := kgo.NewClient(kafka...)
@@ -576,6 +579,87 @@ func TestWrongTopicsAreRefused(t *testing.T) {
 		_, err := New(t.Context(), Options{Kafka: kafka, Topics: Topics{Changes: "tier-changes", Aside: aside}})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", aside, err, want)
+		}
+	}
+}
+
+// Changes that retention deleted cannot be delivered: that is counted, and the
+// rest goes on.
+func TestDeletedChangesAreCountedAndLeft(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	exporter, err := otelprom.New(otelprom.WithRegisterer(registry), otelprom.WithoutScopeInfo())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := otel.GetMeterProvider()
+	otel.SetMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter)))
+	t.Cleanup(func() { otel.SetMeterProvider(before) })
+
+	kafka, client := broker(t)
+	in := newInbox(t)
+	_, stop := run(t, kafka, in.getenv, quick, in.endpoint)
+	publish(t, client, "a1")
+	in.has(map[string][]string{"a": {"a1"}})
+	eventually(t, "the offset", func() bool { return committed(t, client) == 1 })
+	stop()
+
+	publish(t, client, "a2", "a3", "a4")
+	admin := kadm.NewClient(client)
+	ends, err := admin.ListEndOffsets(t.Context(), topics.Changes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	upTo := kadm.Offsets{}
+	ends.Each(func(o kadm.ListedOffset) {
+		if o.Offset > 0 {
+			upTo.AddOffset(o.Topic, o.Partition, o.Offset-1, -1) // all but the last
+		}
+	})
+	if deleted, err := admin.DeleteRecords(t.Context(), upTo); err != nil || deleted.Error() != nil {
+		t.Fatal(err, deleted.Error())
+	}
+	run(t, kafka, in.getenv, quick, in.endpoint)
+	in.has(map[string][]string{"a": {"a1", "a4"}})
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "tierstream_webhook_offsets_lost_total" {
+			if n := f.GetMetric()[0].GetCounter().GetValue(); n != 1 {
+				t.Errorf("%v gaps are counted, want 1", n)
+			}
+			return
+		}
+	}
+	t.Error("gaps are not counted")
+}
+
+func TestMessagePackChangesAreFiltered(t *testing.T) {
+	body, err := msgpack.Marshal(map[string]any{
+		"customer_id": "a", "sequence": 1, "new_tier": map[string]any{"id": "gold", "rank": 2}, "direction": "up", "reason": "purchase", "mode": "live", "score_after": 1.5,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := change{id: "x", customer: "a", body: body, headers: pairs("content-type", "application/msgpack")}
+	got, err := c.content()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []struct {
+		Filter
+		want bool
+	}{
+		{Filter{}, true},
+		{Filter{Tiers: []string{"silver", "gold"}, Directions: []string{"up"}, Reasons: []string{"purchase"}, Modes: []string{"live"}}, true},
+		{Filter{Tiers: []string{"silver"}}, false},
+		{Filter{Directions: []string{"down"}}, false},
+		{Filter{Reasons: []string{"return"}}, false},
+		{Filter{Modes: []string{"backfill"}}, false},
+	} {
+		if f.selects(&got) != f.want {
+			t.Errorf("%+v selects %+v: want %v", f.Filter, got, f.want)
 		}
 	}
 }
