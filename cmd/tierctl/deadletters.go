@@ -228,7 +228,8 @@ func (l *letter) line() string {
 	if l.Field != "" {
 		why += " " + l.Field
 	}
-	return fmt.Sprintf("%s  %s  %s  key %s  %s", l.at.Format("2006-01-02 15:04:05"), why, l.Origin(), quoted(l.Original.Key), safe([]byte(l.Detail), false))
+	return strings.TrimRight(fmt.Sprintf("%s  %s  %s  key %s  %s",
+		l.at.Format("2006-01-02 15:04:05"), why, l.Origin(), quoted(l.Original.Key), safe([]byte(l.Detail), false)), " ")
 }
 
 // letterDocument is a dead letter as JSON. Bytes are base 64.
