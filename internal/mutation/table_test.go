@@ -18,6 +18,7 @@ const (
 	machine  = "internal/protocol/machine.go"
 	journal  = "internal/protocol/journal.go"
 	worker   = "internal/stream/worker.go"
+	recovery = "internal/stream/recover.go"
 	producer = "internal/stream/producer.go"
 	reader   = "internal/stream/reader.go"
 	batch    = "internal/fold/batch.go"
@@ -39,7 +40,7 @@ var mutations = []mutation{
 		{scripts, `if f[4] ~= A[4] or f[5] ~= A[5] then return {0} end`, `if f[4] ~= A[4] then return {0} end`},
 		{machine, `if e.Parent == s.K.Chain && e.Seq == s.K.Seq+1 {`, `if e.Seq == s.K.Seq+1 {`},
 		{machine, `case m.id.Point == s.K.Point:`, `case m.id.Seq == s.K.Seq:`},
-		{"internal/stream/journal.go", `if at.Point == m.Identity().Point && !m.Identity().Loading {`, `if at.Seq == m.Identity().Seq && !m.Identity().Loading {`},
+		{recovery, `if at.Point == id.Point && !id.Loading {`, `if at.Seq == id.Seq && !id.Loading {`},
 	}},
 	{"no lease", "a batch is accepted although the lease is over", []edit{
 		{scripts, `if now >= tonumber(f[6]) then return {3} end`, ``},
@@ -126,9 +127,10 @@ func (s *session) writeAs(ctx context.Context, id protocol.Identity, out *fold.O
 	}},
 	{"K before fencing", "the journal is read before InitProducerID", []edit{
 		lazy,
-		{worker, `				s.machine.Located(scan)
-`, `				s.machine.Located(scan)
+		{recovery, `			err = s.locate(ctx, f)
+`, `			if err = s.locate(ctx, f); err == nil {
 				_, _, err = p.client.ProducerID(ctx)
+			}
 `},
 	}},
 	{"lazy InitProducerID", "the client sends InitProducerID with its first produce", []edit{lazy}},
