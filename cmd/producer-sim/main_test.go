@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/replay"
 	"github.com/tierstream/tierstream/internal/sim"
+	"github.com/tierstream/tierstream/internal/sim/produce"
 )
 
 func nothing(string) string { return "" }
@@ -360,6 +362,81 @@ func TestResumeGoesOnWhereTheRunStopped(t *testing.T) {
 	err = run(t.Context(), append(args, "--topics", "purchases"), nothing, &out, &out)
 	if err == nil || !strings.Contains(err.Error(), "give another file to --resume") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestMain lets a test start the program as a process of its own, to kill it.
+func TestMain(m *testing.M) {
+	if os.Getenv("TIERSTREAM_TEST_COMMAND") != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// A killed process has left a checkpoint of at most a second before: the next
+// one sends the rest, and again only what came after the checkpoint.
+func TestKilledProcessIsResumed(t *testing.T) {
+	addr, client := cluster(t, kfake.SeedTopics(3, "purchases", "complaints", "referrals"))
+	kept := filepath.Join(t.TempDir(), "kept.json")
+	args := []string{"generate", "--until", "2025-03-15", "--brokers", addr, "--resume", kept}
+	process := exec.CommandContext(t.Context(), os.Args[0], append(args, "--rate", "3000")...)
+	process.Env = append(os.Environ(), "TIERSTREAM_TEST_COMMAND=1")
+	process.Stderr = t.Output()
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var before produce.Checkpoint
+	for deadline := time.Now().Add(30 * time.Second); before.Next == 0; time.Sleep(10 * time.Millisecond) {
+		var err error
+		if before, err = produce.LoadCheckpoint(kept); err != nil {
+			t.Fatal(err)
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no checkpoint")
+		}
+	}
+	if err := process.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := process.Wait(); err == nil {
+		t.Fatal("the run was complete before it was killed")
+	}
+	after, err := produce.LoadCheckpoint(kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin := kadm.NewClient(client)
+	sent := func() (n int64) {
+		ends, err := admin.ListEndOffsets(t.Context(), "purchases", "complaints", "referrals")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends.Each(func(o kadm.ListedOffset) { n += o.Offset })
+		return n
+	}
+	var out, lines bytes.Buffer
+	if err := run(t.Context(), args, nothing, &out, &out); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t.Context(), []string{"generate", "--until", "2025-03-15", "--dry-run"}, nothing, &lines, &out); err != nil {
+		t.Fatal(err)
+	}
+	want := int64(strings.Count(lines.String(), "\n"))
+	total := sent()
+	if !strings.Contains(out.String(), ": "+grouped(want-after.Next)+" events sent") || after.Next == 0 || total < want {
+		t.Errorf("%d of %d events were covered, %d records are there; the second run says %s", after.Next, want, total, out.String())
+	}
+	seen := map[string]bool{}
+	for _, r := range all(t, client, int(total), "purchases", "complaints", "referrals") {
+		for _, h := range r.Headers {
+			if h.Key == "ce_id" {
+				seen[string(h.Value)] = true
+			}
+		}
+	}
+	if len(seen) != int(want) {
+		t.Errorf("%d events arrived, want %d", len(seen), want)
 	}
 }
 

@@ -316,7 +316,10 @@ func uciDocuments(r io.Reader, zone *time.Location, s *UCISummary) ([]*uciDocume
 		}
 		at, err := time.ParseInLocation(time.DateTime, row[column[3]], zone)
 		if err != nil {
-			return nil, wrong(fmt.Errorf("invoice date %q: want YYYY-MM-DD HH:MM:SS", row[column[3]]))
+			at, err = time.ParseInLocation("1/2/2006 15:04", row[column[3]], zone)
+		}
+		if err != nil {
+			return nil, wrong(fmt.Errorf("invoice date %q: want 2010-12-01 08:26:00 or 12/1/2010 8:26", row[column[3]]))
 		}
 		if credit {
 			s.Credited.add(money)

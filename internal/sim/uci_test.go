@@ -72,6 +72,15 @@ C536005,22001,BOWL,-9,2011-07-04 09:00:00,2.50,100.0,United Kingdom
 	}
 }
 
+// The file is about as it was published, too, with the dates of a spreadsheet.
+func TestUCIReadsBothFormsOfDates(t *testing.T) {
+	messages, _ := readUCI(t, "536001,22001,BOWL,4,12/1/2010 8:26,2.00,100,United Kingdom\n536002,22001,BOWL,4,2010-12-01 08:27:00,2.00,100.0,United Kingdom\n")
+	want := []string{"100 purchase 536001  800 12-01T08:26 applied", "100 purchase 536002  800 12-01T08:27 applied"}
+	if got := texts(messages); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // A credit above the price of the sale must not take more than was paid.
 func TestUCICreditsTakeNoMoreThanWasPaid(t *testing.T) {
 	messages, _ := readUCI(t, `536001,22001,BOWL,4,2011-01-01 10:00:00,2.00,100.0,United Kingdom
@@ -125,7 +134,7 @@ func TestUCIRefusesWhatItCannotRead(t *testing.T) {
 		"536001,22001,B,1,2011-01-01 10:00:00,0.005,7.0,X\n": `line 2: price "0.005": goods at a fraction of a penny`,
 		"536001,22001,B,1,2011-01-01 10:00:00,1e3,7.0,X\n":   `line 2: price "1e3"`,
 		"536001,22001,B,1.5,2011-01-01 10:00:00,1,7.0,X\n":   `line 2: quantity "1.5"`,
-		"536001,22001,B,1,1/2/2011 10:00,1,7.0,X\n":          `line 2: invoice date "1/2/2011 10:00"`,
+		"536001,22001,B,1,13/1/2011 10:00,1,7.0,X\n":         `line 2: invoice date "13/1/2011 10:00"`,
 		"536001,22001,B,1\n":                                 "line 2: wrong number of fields",
 	} {
 		if _, _, err := parseUCI(strings.NewReader(uciHeader+rows), time.UTC); err == nil || !strings.Contains(err.Error(), want) {

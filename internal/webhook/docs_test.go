@@ -1,6 +1,8 @@
 package webhook
 
 import (
+	"encoding/json"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -104,5 +106,21 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 	for name := range rows {
 		t.Errorf("%s is documented, but is not there", name)
+	}
+}
+
+// The sample has the fields of the documented example of a change.
+func TestTheSampleHasTheFieldsOfAChange(t *testing.T) {
+	_, text, _ := strings.Cut(document(t, "events.md"), "```json change\n")
+	text, _, _ = strings.Cut(text, "```")
+	var want, got map[string]any
+	if err := json.Unmarshal([]byte(text), &want); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(Sample(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if w, g := slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(got)); !slices.Equal(w, g) {
+		t.Errorf("the sample has %q, a change %q", g, w)
 	}
 }
