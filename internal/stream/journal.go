@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tierstream/tierstream/internal/protocol"
@@ -39,13 +40,15 @@ func (j *journal) end(ctx context.Context, wait time.Duration) (int64, error) {
 		if !ok1 || !ok2 {
 			return 0, fmt.Errorf("asking for the end of %s/%d: no answer", j.topic, j.partition)
 		}
-		if err := errors.Join(c.Err, a.Err); err != nil {
+		// After an election the new leader does not know its end for a moment.
+		again := kerr.IsRetriable(c.Err) || kerr.IsRetriable(a.Err)
+		err = errors.Join(c.Err, a.Err)
+		switch {
+		case err != nil && (!again || time.Now().After(deadline)):
 			return 0, fmt.Errorf("asking for the end of %s/%d: %w", j.topic, j.partition, err)
-		}
-		if c.Offset == a.Offset {
+		case err == nil && c.Offset == a.Offset:
 			return c.Offset, nil
-		}
-		if time.Now().After(deadline) {
+		case err == nil && time.Now().After(deadline):
 			return 0, stopf("a transaction in %s/%d does not end (committed up to %d, written up to %d), although its producer was fenced", j.topic, j.partition, c.Offset, a.Offset)
 		}
 		select {

@@ -377,3 +377,37 @@ func TestPausedConsumerWritesNothingThatCounts(t *testing.T) {
 	w.changes()
 	w.balanced()
 }
+
+// Who was about to recover publishes, late, what Redis then lost. The idle
+// owner has nothing to write and its fence is as it was; the journal is not.
+func TestIdleOwnerNoticesThatTheJournalWentOn(t *testing.T) {
+	w := fakeWorld(t)
+	i := w.start()
+	n := w.history(0, 300)
+	w.settled(n)
+	w.running(i)
+	f := w.fence(2)
+	cfg := w.cfg.withDefaults()
+	e, err := fold.NewEngine(cfg.Rules, fold.Where{Namespace: cfg.Namespace, Incarnation: f.Incarnation, LiveSince: f.LiveSince, Partition: 2, Partitions: testPartitions}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := e.Fold(&fold.Input{Parent: f.Point, State: f.State, Flood: f.Flood, Clock: f.State.Clock, Bound: f.State.Sweep, Next: f.State.Next})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.Entry.Journal = out.Journal.Encode()
+	p, err := openProducer(t.Context(), &cfg, 2, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	if _, err := p.publish(t.Context(), []*protocol.Entry{out.Entry}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, 20*time.Second, "waiting for the batch to be re-applied", func() (bool, string) {
+		g := w.fence(2)
+		return g.Point == out.Entry.Point(), fmt.Sprintf("at %d, want %d", g.Seq, out.Entry.Seq)
+	})
+	w.settled(n)
+}

@@ -167,6 +167,10 @@ func (r *reader) look(ctx context.Context) error {
 		if !ok {
 			return fmt.Errorf("asking for the end of %s/%d: no answer", t, r.partition)
 		}
+		if kerr.IsRetriable(o.Err) {
+			r.end = nil // after an election: not known for a moment
+			return nil
+		}
 		if o.Err != nil {
 			return fmt.Errorf("asking for the end of %s/%d: %w", t, r.partition, o.Err)
 		}

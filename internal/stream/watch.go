@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tierstream/tierstream/internal/fold"
+	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/state"
 )
 
@@ -36,9 +37,22 @@ func (s *session) watch(ctx context.Context) error {
 	s.mu.Lock()
 	known := s.machine.Known()
 	s.mu.Unlock()
-	if end, ok := ends.Lookup(s.journal.topic, s.partition); ok && end.Err == nil && end.Offset <= known.Offset {
+	switch end, ok := ends.Lookup(s.journal.topic, s.partition); {
+	case !ok || end.Err != nil:
+	case end.Offset <= known.Offset:
 		// What that means is decided where K is read.
 		return fmt.Errorf("the journal was shortened: it ends at offset %d, and a record at %d was committed", end.Offset, known.Offset)
+	case end.Offset > known.Offset+2 && end.Offset != s.journalEnd && s.unpublished() == 0:
+		// Behind the record there is its transaction's marker. Whatever else is
+		// there, may be of an owner before me that published what Redis then
+		// lost: it had my outbox.
+		err := s.journal.each(ctx, known.Offset+1, -1, end.Offset, func(rec *protocol.Record, _ protocol.Published) error {
+			return fmt.Errorf("%w: the journal went on to %d without me", errRejected, rec.Seq)
+		})
+		if err != nil {
+			return err
+		}
+		s.journalEnd = end.Offset
 	}
 	starts, err := s.admin.ListStartOffsets(ctx, s.cfg.Topics.Inputs...)
 	if err != nil {

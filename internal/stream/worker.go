@@ -117,6 +117,7 @@ type session struct {
 	litter   bool                // there may be abandoned key generations
 	cursor   string              // see state.Store.Abandoned
 
+	journalEnd          int64     // where an idle owner last saw the journal end
 	clockShown, clockAt time.Time // the clock, and when it was compared with Redis'
 
 	reader  *reader
