@@ -61,10 +61,11 @@ func (w *world) put(s *store) {
 }
 
 // tick lets a lease's time pass. Sessions that are awake renew theirs
-// meanwhile.
+// meanwhile, if it holds.
 func (w *world) tick() {
+	over := w.over()
 	w.now++
-	if w.cfg.Mutation&NoRenewal != 0 {
+	if over || w.cfg.Mutation&NoRenewal != 0 {
 		return
 	}
 	for i := range w.owners[:w.cfg.Owners] {

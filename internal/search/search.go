@@ -4,15 +4,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Result is what a search or a simulation found.
 type Result struct {
-	States int // different worlds; of a simulation: seeds
-	Steps  int // moves made
-	Depth  int // moves on the longest of the shortest ways to a world
-	Took   time.Duration
+	States int  // different worlds; of a simulation: seeds
+	Steps  int  // moves made
+	Depth  int  // moves on the longest of the shortest ways to a world
 	Full   bool // everything within the bounds was searched
 
 	Broken error    // the invariant that does not hold; nil when all do
@@ -23,7 +21,6 @@ type Result struct {
 // the invariants in every world and that each of them ends well. It gives up
 // after max worlds; 0 for none.
 func Search(cfg Config, max int) *Result {
-	began := time.Now()
 	b := newBook(cfg.Mutation)
 	r := &Result{Full: true}
 	type way struct {
@@ -39,7 +36,7 @@ func Search(cfg Config, max int) *Result {
 		return ms
 	}
 	found := func(err error, ms []move) *Result {
-		r.Broken, r.States, r.Took = err, len(ways), time.Since(began)
+		r.Broken, r.States = err, len(ways)
 		r.Trace = trace(cfg, ms)
 		return r
 	}
@@ -87,7 +84,7 @@ func Search(cfg Config, max int) *Result {
 		}
 		level = deeper
 	}
-	r.States, r.Took = len(ways), time.Since(began)
+	r.States = len(ways)
 	return r
 }
 
