@@ -26,11 +26,19 @@ func main() {
 		return
 	}
 	fmt.Fprintln(os.Stderr, "tierctl:", err)
+	os.Exit(exitCode(err))
+}
+
+func exitCode(err error) int {
 	var usage *usageError
-	if errors.As(err, &usage) {
-		os.Exit(2)
+	var chosen *exitError
+	switch {
+	case errors.As(err, &usage):
+		return 2
+	case errors.As(err, &chosen):
+		return chosen.code
 	}
-	os.Exit(1)
+	return 1
 }
 
 // silent is a logger of the Redis client that says nothing.
@@ -73,6 +81,9 @@ type cli struct {
 	Events    eventsCmd      `cmd:"" help:"Look at events before anything runs: examples, schemas, and what would be refused."`
 	ChangeLog changesCmd     `cmd:"" name:"changes" help:"Print tier changes, as they come or the newest."`
 	Letters   deadLettersCmd `cmd:"" name:"deadletters" help:"Look at refused records."`
+
+	Check  checkCmd  `cmd:"" help:"Prove from Kafka and Redis that nothing is lost, doubled or different."`
+	Replay replayCmd `cmd:"" help:"Fold the log again, in a namespace of its own; nothing live is touched."`
 }
 
 // terminal is where a command reads and writes: results to out, progress and

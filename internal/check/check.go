@@ -130,6 +130,7 @@ type run struct {
 	parts  []*part
 	rule   event.Partitioner // nil: not known
 	packed bool              // changes are MessagePack
+	cut    bool              // an output topic has lost its beginning
 
 	mu     sync.Mutex
 	report *Report

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tierstream/tierstream/internal/check"
@@ -359,6 +360,68 @@ func TestWhatIsBrokenInRedisIsNamed(t *testing.T) {
 		})
 	}
 	holds(t, run(t, w, kafka, true))
+}
+
+// After the log was truncated and Redis lost, the check says who was corrected,
+// and holds everything else as before.
+func TestARebasedSystemHoldsAndNamesTheCorrected(t *testing.T) {
+	w := replaytest.New(t, fold.ClockEvents)
+	w.Send(1, 0, 900, 0.1)
+	stop := w.Start()
+	w.Settle()
+	stop()
+	var gone kadm.Offsets
+	for _, topic := range w.Config.Topics.Inputs {
+		for p := range int32(replaytest.Partitions) {
+			gone.Add(kadm.Offset{Topic: topic, Partition: p, At: int64(len(w.Read(topic, p)) / 2)})
+		}
+	}
+	if rs, err := w.Admin.DeleteRecords(t.Context(), gone); err != nil || rs.Error() != nil {
+		t.Fatal(err, rs.Error())
+	}
+	w.Mini.FlushAll()
+	stop = w.Start()
+	w.Settle()
+	w.Send(1, 900, 1100, 0.1)
+	w.Settle()
+	stop()
+
+	kafka := source(t, w)
+	r := run(t, w, kafka, true)
+	holds(t, r)
+	corrected := map[string]bool{}
+	for p := range int32(replaytest.Partitions) {
+		for _, c := range w.Read(w.Config.Topics.Changes, p) {
+			if strings.Contains(string(c.Value), `"reason":"correction"`) {
+				corrected[string(c.Key)] = true
+			}
+		}
+	}
+	if len(corrected) == 0 || int(r.Corrections) != len(corrected) || len(r.Corrected) != len(corrected) {
+		t.Errorf("%d customers are corrected, the check counts %d and lists %d", len(corrected), r.Corrections, len(r.Corrected))
+	}
+	for _, c := range r.Corrected {
+		if !corrected[c.Customer] || c.Previous == c.New || c.Sequence < 2 {
+			t.Errorf("corrected: %+v", c)
+		}
+	}
+	if notes := strings.Join(r.Notes, "\n"); !regexp.MustCompile(`partition 1: rebased at batch \d+ \(log_truncated\).*I6 begins after it`).MatchString(notes) || !strings.Contains(notes, "partition 1: not replayed, because of its rebase") {
+		t.Errorf("notes:\n%s", notes)
+	}
+	var victim *kgo.Record
+	correction := func(topic string, _ int32, c *kgo.Record) bool {
+		return topic == w.Config.Topics.Changes && strings.Contains(string(c.Value), `"reason":"correction"`)
+	}
+	lost := replaytest.Altered{Source: kafka, Alter: replaytest.Once(correction, 0, func(c *kgo.Record) []*kgo.Record { victim = c; return nil })}
+	r = run(t, w, lost, false)
+	if r.Holds {
+		t.Error("a correction is missing, and nobody notices")
+	}
+	for _, v := range r.Violations {
+		if v.Customer != string(victim.Key) {
+			t.Errorf("customer %s: %s", victim.Key, v.String())
+		}
+	}
 }
 
 // found wants a violation, of these invariants and no others.

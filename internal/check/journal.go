@@ -62,9 +62,17 @@ func (p *part) link(rec *protocol.Record, offset int64) {
 		bad("the same owner has epoch %d, before it had %d", rec.Epoch, before.Epoch)
 	}
 	p.counts(rec, offset)
+	if rec.Rebase != nil {
+		if p.rebased == nil || before != nil && before.Rebase == nil {
+			p.note("partition %d: rebased at batch %d (%s): what log and journal could not repeat was corrected; I6 begins after it", p.n, rec.Seq, rec.Rebase.Cause)
+		}
+		p.rebased, p.genesis = rec, &rec.Rebase.Genesis
+	}
 	if before == nil {
-		if rec.Kind != protocol.KindGenesis {
+		if rec.Kind != protocol.KindGenesis && p.fence.Rebased.Seq == 0 {
 			bad("the journal's first record is no genesis")
+		} else if rec.Kind != protocol.KindGenesis {
+			p.note("partition %d: the journal begins with batch %d at offset %d; what came before it is gone", p.n, rec.Seq, offset)
 		} else if !rec.Continues(protocol.Hash{}) {
 			bad("the genesis is not what it was: its chain is not that of its content")
 		}
@@ -125,7 +133,7 @@ func (p *part) compare() error {
 	bad := func(seq uint64, format string, args ...any) {
 		p.violated(Violation{Invariant: "I1", Batch: seq, Offset: -1, Text: fmt.Sprintf(format, args...)})
 	}
-	if f.Incarnation != p.genesis.Incarnation && !p.rebased {
+	if f.Incarnation != p.genesis.Incarnation {
 		bad(0, "the fence is of incarnation %s, the journal of %s", f.Incarnation, p.genesis.Incarnation)
 	}
 	// What the fence calls published is where it says.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -144,8 +145,12 @@ func (c *run) each(ctx context.Context, topic string, fn func(*kgo.Record) error
 		if err != nil {
 			return err
 		}
-		if start > 0 {
+		if start > 0 && !slices.ContainsFunc(c.parts, func(p *part) bool { return p.rebased != nil }) {
 			return fmt.Errorf("%s/%d begins at offset %d: what was published before is gone, so that no chain can be followed from its beginning", topic, p, start)
+		}
+		if start > 0 {
+			c.note("%s/%d begins at offset %d: chains are followed from there", topic, p, start)
+			c.cut = true
 		}
 		err = replay.Each(ctx, c.source, topic, p, start, end, func(r *kgo.Record) error {
 			c.Progress.Outputs.Add(1)
@@ -206,12 +211,14 @@ func (c *run) change(r *kgo.Record) {
 	case ch.Sequence < uint64(e.published):
 		bad("I2", "it comes after change %d", e.published)
 		return
+	case e.published == 0 && c.cut:
+		// What came before it is gone.
 	case ch.Sequence > uint64(e.published)+1:
 		bad("I2", "changes %d to %d are missing before it", e.published+1, ch.Sequence-1)
 	case ch.Previous.rank() != e.rank:
 		bad("I2", "it begins at %s (rank %d), change %d ended at rank %d", ch.Previous, ch.Previous.rank(), e.published, e.rank)
 	}
-	if id := header(r, "ce_id"); id != fold.ChangeID(c.Namespace, p.genesis.Incarnation, ch.Customer, ch.Sequence) && !p.rebased {
+	if id := header(r, "ce_id"); id != fold.ChangeID(c.Namespace, p.genesis.Incarnation, ch.Customer, ch.Sequence) && !p.genesis.Adopted {
 		bad("I2", "its ID %s is not the one of this change in this incarnation", id)
 	}
 	if s := header(r, "ce_customerseq"); strings.TrimLeft(s, "0") != strconv.FormatUint(ch.Sequence, 10) {

@@ -26,8 +26,8 @@ type part struct {
 	n     int32
 	store *state.Store
 
-	genesis *protocol.Genesis
-	rebased bool // the journal has a rebase
+	genesis *protocol.Genesis // the newest
+	rebased *protocol.Record  // the newest rebase; nil: there is none
 
 	// As of one instant: fence and outbox, and of every customer what entry
 	// holds, by the hash of the ID.
@@ -98,8 +98,8 @@ func (p *part) snapshot() error {
 	if first.Fence == nil {
 		return errors.New("Redis holds no state of it: no consumer has run, or Redis was wiped and nobody has rebuilt it")
 	}
-	if first.Fence.Loading {
-		return errors.New("its state is being rebuilt; try again when that is done")
+	if _, _, is := first.Fence.Rebuilding(); is {
+		return errRebuilding
 	}
 	if err := p.origin(); err != nil {
 		return err
@@ -178,7 +178,10 @@ func (p *part) snapshot() error {
 	return ErrMoving
 }
 
-// origin reads the genesis, which names the inputs.
+var errRebuilding = errors.New("its state is being rebuilt; try again when that is done")
+
+// origin finds the genesis, which names the inputs: the journal's first record
+// or, where that is gone, what the newest rebase says of it.
 func (p *part) origin() error {
 	start, end, err := p.source.Span(p.ctx, p.Topics.Journal, p.n)
 	if err != nil {
@@ -188,20 +191,20 @@ func (p *part) origin() error {
 	err = replay.Each(p.ctx, p.source, p.Topics.Journal, p.n, start, end, func(r *kgo.Record) error {
 		rec, err := protocol.DecodeRecord(r.Value)
 		if err != nil {
-			return fmt.Errorf("%s@%d: %w", p.journalName(), r.Offset, err)
+			return nil // noted when the journal is checked
 		}
-		if rec.Genesis == nil {
-			return fmt.Errorf("%s@%d: the journal's first record is no genesis, but batch %d", p.journalName(), r.Offset, rec.Seq)
+		if p.genesis = rec.Origin(); p.genesis == nil {
+			return nil
 		}
-		p.genesis, p.topics = rec.Genesis, rec.Genesis.Topics
 		return enough
 	})
 	if err != nil && !errors.Is(err, enough) {
 		return err
 	}
 	if p.genesis == nil {
-		return fmt.Errorf("Redis holds state, but %s is empty: Kafka lost the journal", p.journalName())
+		return fmt.Errorf("Redis holds state, but %s holds no genesis: Kafka lost the journal, or its beginning", p.journalName())
 	}
+	p.topics = p.genesis.Topics
 	return nil
 }
 

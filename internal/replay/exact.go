@@ -184,7 +184,7 @@ func (f *Follower) record(ctx context.Context, rec *protocol.Record, at protocol
 	}
 	if f.genesis == nil {
 		if rec.Kind != protocol.KindGenesis {
-			return bad("the first record is no genesis")
+			return bad("the first record of the journal is no genesis: its beginning is gone, so nothing can be repeated from it")
 		}
 		if !rec.Continues(protocol.Hash{}) {
 			return bad("the genesis is not what it was: its chain is not that of its content")
@@ -223,6 +223,8 @@ func (f *Follower) record(ctx context.Context, rec *protocol.Record, at protocol
 		return nil
 	}
 	switch {
+	case rec.Rebase != nil:
+		return bad("it is a rebase (%s): what it wrote is not in the log, so nothing from here on can be repeated; every batch before it came out as the journal says", rec.Rebase.Cause)
 	case rec.Kind != protocol.KindBatch:
 		return bad("a record of kind %d, which this binary cannot repeat", rec.Kind)
 	case rec.Seq != f.point.Seq+1:

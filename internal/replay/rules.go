@@ -70,3 +70,11 @@ func (b *Rulebook) Lookup(h protocol.Hash) (*fold.Rules, error) {
 	b.parsed[h] = r
 	return r, nil
 }
+
+// Newest are the rules that were written last; nil when there are none.
+func (b *Rulebook) Newest() (*fold.Rules, error) {
+	if b.newest.IsZero() {
+		return nil, nil
+	}
+	return b.Lookup(b.newest)
+}
