@@ -244,7 +244,9 @@ func (w *world) settle(feed *feeder) error {
 		}
 	}
 	for _, i := range w.running() {
-		last = fmt.Errorf("%w; %s: %v", last, i.name, i.p.Ready())
+		if err := i.p.Ready(); err != nil {
+			last = errors.Join(last, fmt.Errorf("%s: %w", i.name, err))
+		}
 	}
 	return last
 }

@@ -35,6 +35,7 @@ var (
 	storyFlag  = flag.Bool("story", false, "print the story of every seed, not only of those that fail")
 	tableFlag  = flag.String("table", "", "write the table of faults into this document")
 	stopFlag   = flag.Int("stop", 0, "end after that many failing seeds; 0: run all")
+	withinFlag = flag.Duration("within", 0, "end after so long with the seeds that are done; 0: run all")
 	procsFlag  = flag.Int("procs", runtime.NumCPU(), "how many processes")
 	faultFlag  = flag.String("fault", "", "let the first fault of every seed be this one, for example 'long pause at apply script'")
 	shardFlag  = flag.String("shard", "", "for the processes that a run starts: which seeds are theirs, from:to:step")
@@ -139,6 +140,9 @@ func run(t *testing.T, first, n uint64, procs int) []*outcome {
 	failed := 0
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	if *withinFlag > 0 {
+		defer time.AfterFunc(*withinFlag, cancel).Stop()
+	}
 	took := func(o *outcome) {
 		mu.Lock()
 		defer mu.Unlock()

@@ -135,19 +135,15 @@ func (t *watch) stale(r *kmsg.InitProducerIDRequest) bool {
 // instance is one consumer process.
 type instance struct {
 	*host
-	p       *stream.Processor
-	cancel  context.CancelFunc
-	done    chan struct{}
-	err     error
-	crashed bool
-	logs    *logs
+	p      *stream.Processor
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error
 }
 
-// logs keeps what an instance said.
-type logs struct{ w *world }
-
-func (l *logs) handler(name string) slog.Handler {
-	return slog.NewTextHandler(logLine{l.w, name}, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+// handler puts what an instance says into the story.
+func (w *world) handler(name string) slog.Handler {
+	return slog.NewTextHandler(logLine{w, name}, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
 		}
@@ -270,7 +266,7 @@ func (w *world) start() {
 	cfg.Store = func(p int32) stream.Store { return state.NewStore(rdb, namespace, p, lease) }
 	cfg.Now = h.now
 	i := &instance{host: h, done: make(chan struct{})}
-	cfg.Log = slog.New((&logs{w}).handler(h.name))
+	cfg.Log = slog.New(w.handler(h.name))
 	var err error
 	i.p, err = stream.New(cfg)
 	must(err)
