@@ -64,6 +64,10 @@ bench: ## Measure the consumer against a naive loop and the bare protocol, on re
 microbench: ## Run the packages' benchmarks; BENCH selects, COUNT repeats
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(PKG)
 
+.PHONY: search
+search: ## Search the protocol: small worlds, 100,000 seeds, mutations (without the race detector, which is too slow for all); ARGS: -long, -seed N, -parallel 1 -write
+	go test ./internal/search -count=1 -v -timeout 2h $(ARGS)
+
 .PHONY: simulate
 simulate: ## Run SEEDS seeds of the whole system with faults; failing ones print how to run them again
 	go test ./internal/simulation -run 'TestSeeds$$' -count=1 -v -timeout 6h -seeds $(SEEDS)

@@ -133,6 +133,9 @@ func invariant(err error) string {
 // says: without the epoch, exactly the same scripts are accepted. The epoch is
 // there for people.
 func TestEpochIsImpliedByOwner(t *testing.T) {
+	if raceEnabled || testing.Short() {
+		t.Skip("searched without -race and -short")
+	}
 	c := Config{Owners: 2, Inputs: 1, MaxBatch: 1, Takes: 3, Losses: 1}
 	with := Search(c, 0)
 	c.Mutation = NoEpoch
