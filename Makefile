@@ -65,7 +65,7 @@ microbench: ## Run the packages' benchmarks; BENCH selects, COUNT repeats
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(PKG)
 
 .PHONY: search
-search: ## Search the protocol: small worlds, 100,000 seeds, mutations (without the race detector, which is too slow for all); ARGS: -long, -seed N, -parallel 1 -write
+search: ## Search the protocol: small worlds, 100,000 seeds, mutations; ARGS: -long, -seed N
 	go test ./internal/search -count=1 -v -timeout 2h $(ARGS)
 
 .PHONY: simulate
