@@ -12,11 +12,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tierstream/tierstream/internal/contract"
 	"github.com/tierstream/tierstream/internal/event"
+	"github.com/tierstream/tierstream/internal/replay"
 )
 
 // piped runs a command that needs no services, with something to read.
@@ -144,6 +146,38 @@ func TestLintOfAFile(t *testing.T) {
 			t.Errorf("%s: %v", c.source, err)
 		}
 	}
+}
+
+// A dumped record is judged as it lies in the log: with its timestamp, which
+// here is before the event, and with headers that are no text.
+func TestLintOfADumpedLog(t *testing.T) {
+	e := event.Examples()[0]
+	value, headers, err := event.Encode(&e, event.BinaryMsgpack)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines bytes.Buffer
+	for i, at := range []int64{e.Time, e.Time - time.Hour.Milliseconds()} {
+		r := &kgo.Record{Topic: "purchases", Partition: 3, Offset: int64(i), Timestamp: time.UnixMilli(at), Key: []byte(e.Customer), Value: value}
+		for _, h := range headers {
+			r.Headers = append(r.Headers, kgo.RecordHeader{Key: h.Key, Value: h.Value})
+		}
+		b, err := json.Marshal(replay.NewLine(r))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines.Write(append(b, '\n'))
+	}
+	b, err := json.Marshal(replay.NewLine(&kgo.Record{Topic: "purchases", Offset: 2, Timestamp: time.UnixMilli(e.Time), Key: []byte("\xff")}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines.Write(append(b, '\n'))
+	said, err := piped(t, lines.String(), "events", "lint", "-")
+	if err == nil {
+		t.Error("no error")
+	}
+	contains(t, said, `used +1  applied`, `refused +1  future_time time +line 2\n +3600000 ms after`, `refused +1  malformed +line 3\n +a tombstone`)
 }
 
 // produce writes a record as it is.

@@ -23,6 +23,7 @@ import (
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
 	"github.com/tierstream/tierstream/internal/lint"
+	"github.com/tierstream/tierstream/internal/replay"
 )
 
 type eventsCmd struct {
@@ -111,7 +112,7 @@ type eventsLintCmd struct {
 func (c *eventsLintCmd) Help() string {
 	return `Judges records as a consumer would, with the same decoder and the same fold, and writes nothing anywhere. It begins with no customers: a return waits for its order as if nothing had come before.
 
-A line of a file is an event in structured mode (see tierctl events examples), or a line that producer-sim --dry-run prints. Its record has no time of its own, so an event is from the future when it is later than now, and the clock is that of the events; and no partition, so a key is only held to its subject.
+A line of a file is an event in structured mode (see tierctl events examples), a line that producer-sim --dry-run prints, or a record of a dumped log. Only the last has a time of its own; of the others an event is from the future when it is later than now. The clock is that of the events, and a key is held to its subject, not to a partition.
 
 The rules are those in force in the namespace when Kafka is known (--brokers, or for topics a running embedded consumer), else the defaults with --model.
 
@@ -305,7 +306,9 @@ func (l *linting) file(ctx context.Context, s *site, rules *fold.Rules) error {
 		}
 		if text = bytes.TrimSpace(text); len(text) > 0 {
 			m := lineRecord(text)
-			m.Timestamp = now
+			if m.Timestamp == 0 {
+				m.Timestamp = now
+			}
 			if err := j.record(0, line, m); err != nil {
 				return fmt.Errorf("%s:%d: %w", l.Source, line, err)
 			}
@@ -320,8 +323,9 @@ func (l *linting) file(ctx context.Context, s *site, rules *fold.Rules) error {
 }
 
 // lineRecord is the record that a line stands for: an event in structured
-// mode, or what producer-sim prints, which is a key with such an event or with
-// headers and value as they would lie in the log.
+// mode; what producer-sim prints, which is a key with such an event or with
+// headers and value as they would lie in the log; or a record of a dumped log,
+// which alone has a timestamp.
 func lineRecord(text []byte) *event.Message {
 	var line struct {
 		SpecVersion json.RawMessage   `json:"specversion"`
@@ -331,6 +335,16 @@ func lineRecord(text []byte) *event.Message {
 		Headers     map[string]string `json:"headers"`
 		Value       *string           `json:"value"`
 		Base64      []byte            `json:"value_base64"`
+	}
+	var dumped struct {
+		Topic  string
+		Offset *int64
+	}
+	if json.Unmarshal(text, &dumped) == nil && dumped.Topic != "" && dumped.Offset != nil {
+		var l replay.Line
+		if json.Unmarshal(text, &l) == nil {
+			return messageOf(l.Record())
+		}
 	}
 	structured := func(value []byte) *event.Message {
 		var e struct{ Subject any }
