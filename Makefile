@@ -20,6 +20,8 @@ FUZZTIME ?= 20s
 # How long make torture breaks things, and the brokers it has.
 DURATION ?= 10m
 BROKERS ?= 1
+# Events that Redis loses in make heal.
+HEAL_EVENTS ?= 300000
 # Benchmarks to run, and how often each.
 BENCH ?= .
 COUNT ?= 1
@@ -103,6 +105,10 @@ e2e: ## Test the rooms that use real Kafka and Redis; skips nothing
 .PHONY: torture
 torture: ## Break real services for DURATION under load, then check everything; ARGS: -seed, -rate, -consumers
 	CI=true go test -count=1 -timeout 24h -v -run '^TestTorture$$' ./internal/torture -duration $(DURATION) -brokers $(BROKERS) $(ARGS)
+
+.PHONY: heal
+heal: ## Measure how long Redis takes to hold again what it lost, of HEAL_EVENTS events
+	CI=true go test -count=1 -timeout 30m -v -run '^TestHeal$$' ./internal/torture -heal-events $(HEAL_EVENTS)
 
 .PHONY: handover
 handover: ## Measure how long a rolling restart stops a partition, on real services

@@ -81,6 +81,24 @@ func (f *follower) published() (n int64) {
 	return n
 }
 
+// reached is how many input records of each partition are applied and
+// published.
+func (f *follower) reached() (out []int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, rec := range f.last {
+		out = append(out, rec.State.Read)
+	}
+	return out
+}
+
+// has says whether a point is in the journal, or ahead of it.
+func (f *follower) has(p int, at protocol.Point) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.points[p][at] || at.Seq > f.last[p].Seq
+}
+
 // next is closed when the next record is there.
 func (f *follower) next() <-chan struct{} {
 	f.mu.Lock()
@@ -88,10 +106,10 @@ func (f *follower) next() <-chan struct{} {
 	return f.wake
 }
 
-// strange counts the partitions that another Redis, sampled, holds at a point
+// strange are the partitions that another Redis, sampled, holds at a point
 // of another branch: one that is not in the journal, and to whose outbox the
 // journal's end does not lead.
-func (f *follower) strange(others []*state.Sample) (n int) {
+func (f *follower) strange(others []*state.Sample) (ps []int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for p, o := range others {
@@ -100,10 +118,10 @@ func (f *follower) strange(others []*state.Sample) (n int) {
 		}
 		end := f.last[p]
 		if !slices.ContainsFunc(o.Outbox, func(e *protocol.Entry) bool { return e.Seq == end.Seq+1 && e.Parent == end.Chain }) {
-			n++
+			ps = append(ps, p)
 		}
 	}
-	return n
+	return ps
 }
 
 // sample reads what a Redis server holds of every partition.

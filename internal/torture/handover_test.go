@@ -31,7 +31,7 @@ func TestHandover(t *testing.T) {
 	for range 3 {
 		f.Start()
 	}
-	s := stream(t, w, 600, 1)
+	s := send(t, w, 600, traffic(t, 1))
 	balanced := func() {
 		rig.Until(t, time.Minute, "waiting for every consumer to own two partitions", func() error {
 			for _, c := range f.On {
@@ -41,7 +41,11 @@ func TestHandover(t *testing.T) {
 			}
 			return nil
 		})
-		w.Progress(at(t, w) + 600)
+		at, err := applied(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Progress(at + 600)
 	}
 	balanced()
 	began := time.Now() // partitions moved while the first consumers came
@@ -72,16 +76,6 @@ func TestHandover(t *testing.T) {
 		t.Errorf("the median handover takes %v, want less than %v", m, limit)
 	}
 	w.Check()
-}
-
-// at is how many records are applied.
-func at(t testing.TB, w *rig.World) (n int64) {
-	t.Helper()
-	rig.Until(t, time.Minute, "asking Redis", func() (err error) {
-		n, err = applied(w)
-		return err
-	})
-	return n
 }
 
 // gap is a change of a partition's owner.

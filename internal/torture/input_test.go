@@ -28,8 +28,8 @@ type input struct {
 	failed atomic.Pointer[error]
 }
 
-// stream starts to send so many events a second, a fiftieth of them bad.
-func stream(t testing.TB, w *rig.World, perSecond int, seed uint64) *input {
+// traffic is a generator of years of believable events, a fiftieth of them bad.
+func traffic(t testing.TB, seed uint64) *sim.Generator {
 	t.Helper()
 	c := sim.DefaultConfig()
 	c.Seed, c.Customers, c.BadRate = seed, 20_000, 0.02
@@ -39,7 +39,15 @@ func stream(t testing.TB, w *rig.World, perSecond int, seed uint64) *input {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return g
+}
+
+// send starts to send so many events a second, on top of what the world has
+// sent.
+func send(t testing.TB, w *rig.World, perSecond int, g *sim.Generator) *input {
+	t.Helper()
 	s := &input{t: t, w: w, gen: g, quit: make(chan struct{}), ended: make(chan struct{})}
+	s.acked.Store(w.Sent)
 	go s.run(perSecond)
 	t.Cleanup(s.stop)
 	return s

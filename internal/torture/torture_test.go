@@ -159,7 +159,7 @@ func start(t *testing.T) *run {
 	r.w = rig.New(t, rig.Config{Brokers: r.cluster.Addrs(), Redis: r.proxy.Addr(), Replication: int16(*brokers)})
 	r.fleet = &rig.Fleet{W: r.w, Args: []string{"--log-level=info", "--batch-records=1000"}}
 	r.journal = follow(t, r.w)
-	r.in = stream(t, r.w, *rate, r.rng.Uint64())
+	r.in = send(t, r.w, *rate, traffic(t, r.rng.Uint64()))
 	r.began = time.Now()
 	for range *consumers {
 		r.fleet.Start()
@@ -429,11 +429,11 @@ func (r *run) older() redisCopy {
 	return r.copies[r.rng.IntN(len(r.copies))]
 }
 
-// restore starts the primary on a copy, and says how many partitions are then
-// on another branch.
-func (r *run) restore(c redisCopy) (strange int) {
+// restore starts the primary on a copy, and says which partitions are then on
+// another branch.
+func (r *run) restore(c redisCopy) (strange []int) {
 	strange = r.journal.strange(c.of)
-	r.branches += strange
+	r.branches += len(strange)
 	r.must(r.primary.Restore(r.ctx, c.dir))
 	return strange
 }
@@ -443,14 +443,20 @@ func (r *run) restore(c redisCopy) (strange int) {
 func (r *run) restoreRedis() string {
 	c := r.older()
 	_, when := r.moment()
-	return fmt.Sprintf("%s, %d partitions on another branch", when, r.restore(c))
+	return fmt.Sprintf("%s, %d partitions on another branch", when, len(r.restore(c)))
 }
 
 // branchRedis lets Redis lose batches that were applied and never published,
 // so that they are decided again and otherwise, and then returns it to the
 // copy that has them: a branch of history that no journal knows.
 func (r *run) branchRedis() string {
-	older := r.older()
+	strange, killed := r.toBranch(r.older())
+	return fmt.Sprintf("%d partitions on it, after killing %d consumers%s", len(strange), killed, r.sometimes("another branch", strange))
+}
+
+// toBranch does so by way of an older copy, and says which partitions are on
+// another branch.
+func (r *run) toBranch(older redisCopy) (strange []int, killed int) {
 	// Nothing commits any more: the journal wants more replicas than there are.
 	r.w.Alter(r.w.Topics.Journal, map[string]string{"min.insync.replicas": strconv.Itoa(*brokers + 1)})
 	rig.Until(r.t, patience, "waiting for batches that are applied and not published", func() error {
@@ -460,7 +466,7 @@ func (r *run) branchRedis() string {
 		}
 		return nil
 	})
-	killed := len(r.fleet.On)
+	killed = len(r.fleet.On)
 	for len(r.fleet.On) > 0 {
 		r.fleet.Kill(0)
 	}
@@ -471,8 +477,7 @@ func (r *run) branchRedis() string {
 		r.fleet.Start()
 	}
 	r.progress(int64(*rate))
-	strange := r.restore(branch)
-	return fmt.Sprintf("%d partitions on it, after killing %d consumers%s", strange, killed, r.heal("another branch", strange > 0))
+	return r.restore(branch), killed
 }
 
 // promoteReplica makes a replica that lags the primary. The old one is killed,
@@ -513,43 +518,70 @@ func (r *run) failBack() string {
 	how := r.promote()
 	r.must(r.replica.Restart(r.ctx))
 	strange := r.journal.strange(r.sample(r.replica))
-	r.branches += strange
+	r.branches += len(strange)
 	r.proxy.Point(r.replica.Addr(), true)
 	r.primary, r.replica = r.replica, r.primary
 	r.must(r.replica.Follow(r.ctx, r.primary))
-	return fmt.Sprintf("%s; %d partitions on another branch", how, strange)
+	return fmt.Sprintf("%s; %d partitions on another branch", how, len(strange))
 }
 
 func (r *run) wipeRedis() string {
 	_, when := r.moment()
-	rig.Until(r.t, patience, "wiping Redis", func() error { return r.w.RDB.FlushAll(r.ctx).Err() })
-	return when + r.heal("wiped", true)
+	r.wipe()
+	return when + r.sometimes("wiped", r.everyPartition())
 }
 
-// heal waits for half of the losses until all that was lost is there again, and
-// says how long it took. The others meet the next fault.
-func (r *run) heal(kind string, lost bool) string {
-	if !lost || r.rng.IntN(2) == 0 {
+func (r *run) wipe() {
+	r.t.Helper()
+	rig.Until(r.t, patience, "wiping Redis", func() error { return r.w.RDB.FlushAll(r.ctx).Err() })
+}
+
+func (r *run) everyPartition() (ps []int) {
+	for p := range int(r.w.Config.Partitions) {
+		ps = append(ps, p)
+	}
+	return ps
+}
+
+// sometimes waits for half of the losses until what was lost is there again.
+// The others meet the next fault.
+func (r *run) sometimes(kind string, lost []int) string {
+	if len(lost) == 0 || r.rng.IntN(2) == 0 {
 		return ""
 	}
-	began, events := time.Now(), r.journal.published()
-	rig.Until(r.t, patience, "waiting for Redis to hold everything again", func() error {
-		r.alive()
-		switch at, err := applied(r.w); {
-		case err != nil:
-			return err
-		case at < events:
-			return fmt.Errorf("%d of %d", at, events)
-		}
-		return nil
-	})
-	h := heal{kind, events, time.Since(began)}
-	r.heals = append(r.heals, h)
+	h := r.heal(kind, lost)
 	return fmt.Sprintf("; healed %d events in %.2fs", h.events, h.took.Seconds())
 }
 
-// reportHeals says how long healing takes, by what was lost. Little of a short
-// log's time is the log: the largest one counts.
+// heal waits until partitions that were lost hold again all that was published
+// of them, and says how long it took.
+func (r *run) heal(kind string, lost []int) heal {
+	r.t.Helper()
+	began, want := time.Now(), r.journal.reached()
+	h := heal{kind: kind}
+	for _, p := range lost {
+		h.events += want[p]
+	}
+	rig.Until(r.t, patience, "waiting for Redis to hold everything again", func() error {
+		r.alive()
+		fences, err := r.w.Fences()
+		if err != nil {
+			return err
+		}
+		for _, p := range lost {
+			if f := fences[p]; f == nil || f.Loading || f.State.Read < want[p] || !r.journal.has(p, f.Point) {
+				return fmt.Errorf("partition %d is at %+v of %d", p, f, want[p])
+			}
+		}
+		return nil
+	})
+	h.took = time.Since(began)
+	r.heals = append(r.heals, h)
+	return h
+}
+
+// reportHeals says how long healing takes, by what was lost. Of a short log the
+// time is that of noticing: the largest one counts.
 func (r *run) reportHeals() {
 	largest := map[string]heal{}
 	for _, h := range r.heals {
