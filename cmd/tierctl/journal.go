@@ -103,8 +103,8 @@ func (c *journalCmd) read(ctx context.Context, s *site, p int32, write func(stri
 		if err != nil {
 			return fmt.Errorf("%s/%d@%d: %w", r.Topic, p, r.Offset, err)
 		}
-		if rec.Genesis != nil {
-			topics = rec.Genesis.Topics
+		if g := rec.Origin(); g != nil {
+			topics = g.Topics
 		}
 		if r.Offset >= c.From {
 			l := newLine(r, rec, prev, topics)
@@ -142,6 +142,8 @@ type line struct {
 	Digest      string           `json:"digest"`
 	Incarnation string           `json:"incarnation,omitempty"` // of a genesis
 	LiveSince   time.Time        `json:"live_since,omitzero"`   // of a genesis
+	Cause       string           `json:"cause,omitempty"`       // of a rebase
+	Last        bool             `json:"last,omitempty"`        // of a rebase's batches
 
 	next   string
 	counts string
@@ -158,6 +160,9 @@ func newLine(r *kgo.Record, rec, prev *protocol.Record, topics []string) *line {
 		if g.LiveSince != 0 {
 			l.LiveSince = time.UnixMilli(g.LiveSince).UTC()
 		}
+	}
+	if rb := rec.Rebase; rb != nil {
+		l.Kind, l.Cause, l.Last = "rebase", rb.Cause.String(), rb.Last
 	}
 	var next, counts []string
 	for i, p := range rec.State.Next {
@@ -183,6 +188,9 @@ func newLine(r *kgo.Record, rec, prev *protocol.Record, topics []string) *line {
 
 func (l *line) String() string {
 	s := fmt.Sprintf("%d@%d  %s %d  chain %.12s  clock %s  next %s", l.Partition, l.Offset, l.Kind, l.Seq, l.Chain, l.Clock.Format("2006-01-02T15:04:05.000Z"), l.next)
+	if l.Cause != "" {
+		s += "  because of " + l.Cause
+	}
 	if l.Kind == "genesis" {
 		s += "  incarnation " + l.Incarnation
 		if !l.LiveSince.IsZero() {

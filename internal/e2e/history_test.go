@@ -91,29 +91,58 @@ func (w *world) deleteRecords(topic string, keep int64) {
 	}
 }
 
-// TestStopsOnAnotherBranch: the state stands at a point that the journal does
+// TestHealsAnotherBranch: the state stands at a point that the journal does
 // not know and that does not continue it.
-func TestStopsOnAnotherBranch(t *testing.T) {
+func TestHealsAnotherBranch(t *testing.T) {
 	t.Parallel()
 	w := past(t, 20)
 	w.eachFence("chain", func(*protocol.Fence) string { return strings.Repeat("ab", 32) })
 	w.eachFence("seq", func(f *protocol.Fence) string { return "1000" })
-	w.stops(nil, "another branch of history than the journal")
+	w.heals("other_branch")
+	w.Check()
+}
+
+// heals starts a consumer, all partitions of which must be rebuilt for the
+// given reason, and go on.
+func (w *world) heals(reason string, more ...string) {
+	w.t.Helper()
+	c := w.Start(more...)
+	for deadline := time.Now().Add(60 * time.Second); strings.Count(c.Output.String(), "reason="+reason) < rig.Partitions; {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("not every partition was rebuilt because of %s:\n%s", reason, c.Output.String())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	w.Send(w.Take(rig.Traffic(w.t, 77, 0), 100))()
+	w.Settled(60 * time.Second)
+	c.Stop()
+}
+
+// TestGoesOnWithoutTheJournalsBeginning: the state is whole, so nobody is
+// corrected; what it belongs to is put on record again.
+func TestGoesOnWithoutTheJournalsBeginning(t *testing.T) {
+	t.Parallel()
+	w := past(t, 21)
+	w.deleteRecords(w.Topics.Journal, 2)
+	w.heals("journal_truncated")
+	fs, err := w.Fences()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p, f := range fs {
+		if f.Rebased.Cause != protocol.JournalTruncated || f.Rebased.Open {
+			t.Errorf("partition %d: %+v", p, f.Rebased)
+		}
+	}
 }
 
 func TestStopsOnLostJournal(t *testing.T) {
 	t.Parallel()
-	t.Run("its beginning", func(t *testing.T) {
-		t.Parallel()
-		w := past(t, 21)
-		w.deleteRecords(w.Topics.Journal, 2)
-		w.refused(nil, w.Topics.Journal, "does not hold offset 0")
-	})
 	t.Run("all of it", func(t *testing.T) {
 		t.Parallel()
 		w := past(t, 22)
 		w.deleteRecords(w.Topics.Journal, 0)
-		w.refused(nil, w.Topics.Journal, "does not hold offset 0")
+		w.stops(nil, "the journal record that was last published is gone")
 	})
 	t.Run("the topic", func(t *testing.T) {
 		t.Parallel()
@@ -131,13 +160,13 @@ func TestStopsOnLostJournal(t *testing.T) {
 		if err := stream.CreateTopics(t.Context(), w.Client, w.Topics, rig.Partitions, 1, nil); err != nil {
 			t.Fatal(err)
 		}
-		w.stops(nil, "the journal record that was last published is gone")
+		w.stops(nil, "deleted and created again")
 	})
 }
 
-// TestStopsWithoutItsRules: state is lost, and the rules that decided it are
-// lost too, so it cannot be made again.
-func TestStopsWithoutItsRules(t *testing.T) {
+// TestRebasesWithoutItsRules: state is lost, and the rules that decided it are
+// lost too, so nothing can repeat it. What the log says is evaluated anew.
+func TestRebasesWithoutItsRules(t *testing.T) {
 	t.Parallel()
 	w := past(t, 24)
 	w.Alter(w.Topics.Rules, map[string]string{"cleanup.policy": "delete"})
@@ -147,11 +176,7 @@ func TestStopsWithoutItsRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := strings.Replace(string(scoring.Default().Canonical()), "demo-1", "other-1", 1)
-	w.stops([]string{"--model=" + rig.ModelFile(t, other)}, "the journal names rules", w.Topics.Rules+" does not hold")
-	// With the rules that decided it, it goes on.
-	w.Start()
-	w.Settled(30 * time.Second)
-	w.Check()
+	w.heals("rules_unknown", "--model="+rig.ModelFile(t, other))
 }
 
 func TestStopsOnAForeignFoldVersion(t *testing.T) {
@@ -174,8 +199,8 @@ func TestStopsOnDeletedInput(t *testing.T) {
 
 // TestStopsWithoutItsFence: the fence alone is gone, and customers of nobody
 // knows which point are still there. What comes of re-applying over them must
-// not pass for the truth; without them it heals.
-func TestStopsWithoutItsFence(t *testing.T) {
+// begins.
+func TestHealsWithoutItsFence(t *testing.T) {
 	t.Parallel()
 	w := past(t, 28)
 	for p := range int32(rig.Partitions) {
@@ -183,12 +208,7 @@ func TestStopsWithoutItsFence(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.stops(nil, "re-applying journal record 1 gives chain")
-	if err := w.RDB.FlushAll(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
-	w.Start()
-	w.Settled(30 * time.Second)
+	w.heals("no_state")
 	w.Check()
 }
 

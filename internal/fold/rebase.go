@@ -207,6 +207,12 @@ type RebaseInput struct {
 	// was accounted for before. What is not found at the End is lost.
 	Waiting int64
 	End     bool // no customers are left after these
+	// Counted is the journal record that says how many waited: the origin of
+	// dead letters of lost returns.
+	Counted struct {
+		Topic  string
+		Offset int64
+	}
 	// Floor is what no published sequence has passed, where published changes
 	// may be missing; else 0.
 	Floor uint64
@@ -331,7 +337,8 @@ func (b *batch) correction(c *Customer, in *RebaseInput, tier int, m *scoring.Me
 		j = j.decimal(`,"after":`, m.Parts[i].Value, true)
 		j = append(strconv.AppendBool(j.add(b.partText[i].known), m.Parts[i].Known), '}')
 	}
-	j = j.text(`],"cause":{"rebase":`, in.Rebase.Cause.String())
+	j = appendTime(j.add(`],"cause":{"due_at":"`), at)
+	j = j.text(`","rebase":`, in.Rebase.Cause.String())
 	j = j.int(`,"partition":`, int64(b.where.Partition))
 	j = j.int(`,"seq":`, int64(in.Parent.Seq+1))
 	j = appendTime(j.add(`},"effective_at":"`), at)
@@ -379,9 +386,9 @@ func (b *batch) lostReturn(in *RebaseInput) {
 	add("tierstream-code", event.OrphanReturn.String())
 	add("tierstream-field", "order_id")
 	add("tierstream-detail", "a return that waited for its order was lost with its record ("+in.Rebase.Cause.String()+"); only its number is known")
-	add("tierstream-topic", "unknown")
+	add("tierstream-topic", in.Counted.Topic)
 	add("tierstream-partition", strconv.Itoa(int(b.where.Partition)))
-	add("tierstream-offset", "-1")
+	add("tierstream-offset", strconv.FormatInt(in.Counted.Offset, 10))
 	add("tierstream-timestamp", strconv.FormatInt(in.Clock, 10))
 	add("tierstream-namespace", b.where.Namespace)
 	add("tierstream-engine", b.where.Engine)

@@ -343,6 +343,7 @@ func (s *session) rebaseBatch(ctx context.Context, left int64) (*fold.RebaseInpu
 		Parent: s.machine.Parent(), State: s.state, First: id.Loading, Clock: s.state.Clock, Wall: now,
 		Rebase: s.series, Waiting: left, Floor: s.floor, End: len(due) <= page,
 	}
+	in.Counted.Topic, in.Counted.Offset = s.cfg.Topics.Journal, s.machine.K().Offset
 	if s.cfg.Rules.Clock == fold.ClockWall {
 		in.Clock = max(in.Clock, now)
 	}
