@@ -25,6 +25,9 @@ func (s *session) gather(ctx context.Context) error {
 	began := s.cfg.Now()
 	rb := s.machine.Rebuild()
 	s.state = s.found.atK
+	if err := s.sameCurrency(); err != nil {
+		return err
+	}
 	s.place()
 	if err := s.engineFor(ctx, s.rulesHash); err != nil {
 		return err

@@ -482,8 +482,8 @@ func (s *session) live(ctx context.Context, g *errgroup.Group, p *producer) erro
 		return err
 	}
 	defer s.reader.close()
-	if base := s.rules.currency(s.state.Rules); base != "" && base != s.cfg.Rules.Policy.Base {
-		return stopf("the records are kept in %s, but the model's currency is %s: amounts of two currencies are never added; start a new namespace for the new currency", base, s.cfg.Rules.Policy.Base)
+	if err := s.sameCurrency(); err != nil {
+		return err
 	}
 	if err := s.engineFor(ctx, s.rulesHash); err != nil {
 		return err
@@ -515,6 +515,14 @@ func (s *session) live(ctx context.Context, g *errgroup.Group, p *producer) erro
 		}
 	}
 	return err
+}
+
+// sameCurrency refuses rules of another base currency than the state's.
+func (s *session) sameCurrency() error {
+	if base := s.rules.currency(s.state.Rules); base != "" && base != s.cfg.Rules.Policy.Base {
+		return stopf("the records are kept in %s, but the model's currency is %s: amounts of two currencies are never added; start a new namespace for the new currency", base, s.cfg.Rules.Policy.Base)
+	}
+	return nil
 }
 
 // publish begins to publish whatever is applied, beginning with what was left.
