@@ -24,6 +24,9 @@ import (
 	"github.com/tierstream/tierstream/internal/testenv"
 )
 
+// patience bounds each wait, on a machine that does other things, too.
+const patience = 2 * time.Minute
+
 func TestMain(m *testing.M) { testenv.Main(m, rig.RemoveBinary) }
 
 // missing ends a test for want of a program: skipped, but failed in CI.
@@ -74,6 +77,7 @@ type program struct {
 	t       *testing.T
 	name    string
 	command []string
+	more    []string // the last of the command
 	file    string
 	cmd     *exec.Cmd
 	output  rig.Output
@@ -114,7 +118,7 @@ func (p *program) stop() {
 		if err != nil && !(errors.As(err, &exit) && exit.ExitCode() == 128+int(syscall.SIGTERM)) { // as Java ends
 			p.t.Errorf("%s: stopped: %v\n%s", p.name, err, p.output.String())
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		p.t.Errorf("%s does not stop", p.name)
 	}
 }
@@ -140,7 +144,7 @@ func TestEachChangeOnce(t *testing.T) {
 	add := func(name string, command []string, more ...string) {
 		file := filepath.Join(dir, name+".tsv")
 		args := append([]string{kafka.Addr(), w.Topics.Changes, w.Namespace + "-" + name, file}, more...)
-		p := &program{t: t, name: name, command: append(command, args...), file: file}
+		p := &program{t: t, name: name, command: append(command, args...), more: more, file: file}
 		t.Cleanup(func() {
 			p.kill()
 			if t.Failed() {
@@ -163,7 +167,7 @@ func TestEachChangeOnce(t *testing.T) {
 	for round := range 6 {
 		wait := w.Send(w.Take(g, 300))
 		applied := w.Sent + int64(rng.IntN(200))
-		rig.Until(t, 30*time.Second, "waiting for some of it to be applied", func() error {
+		rig.Until(t, patience, "waiting for some of it to be applied", func() error {
 			fs, err := w.Fences()
 			if err != nil {
 				return err
@@ -188,7 +192,7 @@ func TestEachChangeOnce(t *testing.T) {
 		}
 		wait()
 	}
-	w.Settled(60 * time.Second)
+	w.Settled(patience)
 
 	want := map[string][]string{} // data by customer, in the order of the sequence
 	total := 0
@@ -202,7 +206,7 @@ func TestEachChangeOnce(t *testing.T) {
 		t.Errorf("only %d changes", total)
 	}
 	for _, p := range programs {
-		rig.Until(t, 60*time.Second, "waiting for "+p.name+" to have all changes", func() error {
+		rig.Until(t, patience, "waiting for "+p.name+" to have all changes", func() error {
 			if n := len(p.lines()) - 1; n < total {
 				return fmt.Errorf("it has %d of %d:\n%s", n, total, rig.Shorten(p.output.String()))
 			}
@@ -235,6 +239,28 @@ func TestEachChangeOnce(t *testing.T) {
 		}
 		if strings.Contains(p.output.String(), "gap:") {
 			t.Errorf("%s met a gap:\n%s", p.name, p.output.String())
+		}
+		// All of it delivered once more, to a group without offsets: nothing is
+		// done again.
+		before := len(p.lines())
+		group := w.Namespace + "-" + p.name + "-again"
+		p.command[len(p.command)-len(p.more)-2] = group
+		p.start()
+		rig.Until(t, patience, "waiting for "+p.name+" to read all changes again", func() error {
+			at, err := w.Admin.FetchOffsets(t.Context(), group)
+			if err != nil {
+				return err
+			}
+			for n, last := range w.Last(w.Topics.Changes) {
+				if o, ok := at.Lookup(w.Topics.Changes, int32(n)); last != nil && (!ok || o.At <= last.Offset) {
+					return fmt.Errorf("partition %d stands at %d of %d", n, o.At, last.Offset)
+				}
+			}
+			return nil
+		})
+		p.stop()
+		if after := len(p.lines()); after != before {
+			t.Errorf("%s: %d lines after a second delivery, %d before", p.name, after, before)
 		}
 	}
 	t.Logf("%d changes, %d kills of consumers, one of each program", total, kills)

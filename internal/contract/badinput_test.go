@@ -577,7 +577,7 @@ func testEveryCode(t *testing.T, brokers []string, redisAddr string, msgpack boo
 		}
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	addedBy, changeBy, headersBy := compiled(t, "dead-letter.v1.json"), compiled(t, "tier-change.v1.json"), compiled(t, "tier-change-headers.v1.json")
 	found, changes := map[string]bool{}, 0
@@ -687,7 +687,7 @@ func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for !ok() {
 		select {
 		case <-tick.C:
