@@ -248,9 +248,11 @@ func (q *queue) finish(ctx context.Context, l *lane, d *delivery, o outcome) {
 	case delivered:
 		q.succeeded(ctx, l, d, now)
 	case gone:
-		q.off = true
+		if !q.off {
+			q.off = true
+			go q.stopped(o.reason)
+		}
 		q.enqueue(l)
-		go q.stopped(o.reason)
 		return
 	case throttled:
 		d.Reason = o.reason
