@@ -40,9 +40,13 @@ type Config struct {
 	Source    replay.Source // instead of Kafka
 	Redis     redis.UniversalClient
 
-	Replay  bool // I6, too
-	Workers int  // partitions at a time; 0: 2
-	Listed  int  // violations listed per invariant at most, the others are only counted; 0: 20
+	Replay bool // I6, too: every batch again as the journal says
+	// Canonical folds the log alone, and compares the facts of every customer
+	// with the live ones. Who depends on the order of arrival is listed, whoever
+	// else differs violates I6.
+	Canonical bool
+	Workers   int // partitions at a time; 0: 2
+	Listed    int // violations listed per invariant at most, the others are only counted; 0: 20
 
 	Progress *Progress // counted up meanwhile; nil: nobody looks
 }
@@ -105,6 +109,14 @@ type Correction struct {
 	New      string `json:"new_tier"`
 }
 
+// Ordered is a customer whose outcome depends on the order of arrival.
+type Ordered struct {
+	Customer  string `json:"customer"`
+	Partition int32  `json:"partition"`
+	Why       string `json:"why"`
+	Text      string `json:"text"` // the first field that differs
+}
+
 // Report is what a check found.
 type Report struct {
 	Namespace   string         `json:"namespace"`
@@ -120,7 +132,14 @@ type Report struct {
 	DeadLetters int64          `json:"dead_letters"`
 	Corrected   []Correction   `json:"corrected,omitempty"`
 	Corrections int64          `json:"corrections"`
-	Took        time.Duration  `json:"took_ns"`
+
+	// Of a canonical comparison: customers whose facts are not those of the log
+	// in the order of its timestamps, for a reason that the order of arrival has.
+	Ordered        []Ordered `json:"order_dependent,omitempty"` // at most 1,000
+	OrderDependent int64     `json:"order_dependents"`
+	Compared       int64     `json:"compared,omitempty"`
+
+	Took time.Duration `json:"took_ns"`
 }
 
 // run is a check under way.
@@ -150,7 +169,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		cfg.Progress = &Progress{}
 	}
 	c := &run{Config: cfg, source: cfg.Source, report: &Report{Namespace: cfg.Namespace, Found: map[string]int{}, Checked: []string{"I1", "I2", "I3", "I4"}}}
-	if cfg.Replay {
+	if cfg.Replay || cfg.Canonical {
 		c.report.Checked = append(c.report.Checked, "I6")
 	}
 	for _, i := range c.report.Checked {
@@ -172,7 +191,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		return nil, fmt.Errorf("namespace %s has not been started: there is no topic %s", cfg.Namespace, cfg.Topics.Journal)
 	}
 	for p := range n {
-		c.parts = append(c.parts, &part{run: c, n: p, store: state.NewStore(cfg.Redis, cfg.Namespace, p, time.Second), decided: map[uint64]decided{}})
+		c.parts = append(c.parts, &part{run: c, n: p, store: state.NewStore(cfg.Redis, cfg.Namespace, p, time.Second), decided: map[uint64]decided{}, disputed: map[uint64]event.Code{}})
 	}
 
 	// Redis first, then what is published: whatever a record says must then be
@@ -212,6 +231,11 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		return nil, err
 	}
 
+	if cfg.Canonical {
+		if err := c.canonical(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if c.packed {
 		c.note("changes in MessagePack are not compared with what replaying decides, but for their chain")
 	}

@@ -424,6 +424,65 @@ func TestARebasedSystemHoldsAndNamesTheCorrected(t *testing.T) {
 	}
 }
 
+// A customer whose events arrived in another order than that of their
+// timestamps, and conflict, is listed; everybody else has the facts of the log.
+func TestOrderDependentCustomersAreListed(t *testing.T) {
+	w := replaytest.New(t, fold.ClockEvents)
+	w.Send(1, 0, 800, 0.05)
+	stop := w.Start()
+	w.Settle()
+	at := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
+	purchase := event.Event{Type: event.Purchase, ID: "same", Customer: "torn", Time: at, BusinessID: "a", Amount: 100, HasAmount: true, Currency: "EUR"}
+	p := w.SendEvent(0, purchase)
+	w.Settle()
+	// The other one says it is older, by its timestamp, but comes later.
+	purchase.Time, purchase.BusinessID, purchase.Amount = at-1, "b", 200
+	w.SendEvent(1, purchase)
+	w.Settle()
+	stop()
+	compare := func() *check.Report {
+		r, err := check.Run(t.Context(), check.Config{Namespace: "live", Topics: w.Config.Topics, Source: source(t, w), Redis: w.Redis, Canonical: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	r := compare()
+	holds(t, r)
+	torn := false
+	for _, o := range r.Ordered {
+		torn = torn || o.Customer == "torn" && o.Partition == p && o.Why == "id_conflict" && strings.HasPrefix(o.Text, "Facts.")
+	}
+	if !torn || int(r.OrderDependent) != len(r.Ordered) || r.Compared != r.Customers || r.OrderDependent > r.Customers/10 {
+		t.Errorf("of %d customers %d are compared, %d depend on the order: %+v", r.Customers, r.Compared, r.OrderDependent, r.Ordered)
+	}
+
+	f, err := w.Store(0).Fence(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	somebody := ""
+	if _, err := w.Store(0).Each(t.Context(), func(id string, v []byte) error {
+		r := customer.NewRecord()
+		if err := customer.Decode(v, &r); err != nil || somebody != "" || len(r.Facts.Orders) == 0 || len(r.Facts.Waiting) > 0 {
+			return err
+		}
+		for _, d := range w.Read(w.Config.Topics.DeadLetters, 0) {
+			if string(d.Key) == id {
+				return nil
+			}
+		}
+		somebody = id
+		r.Facts.Orders[0].Amount++
+		return w.Redis.Set(t.Context(), state.PartitionKeys("live", 0).Customer(f.Gen, id), r.Append(nil), 0).Err()
+	}); err != nil || somebody == "" {
+		t.Fatal(somebody, err)
+	}
+	found(t, compare(), func() string {
+		return `I6 partition 0, customer ` + somebody + `: Facts\.Orders\[0\]\.Amount is \d+, replaying gives \d+, and nothing of this customer depends on the order`
+	}, "I1", "I6")
+}
+
 // found wants a violation, of these invariants and no others.
 func found(t *testing.T, r *check.Report, want func() string, broken ...string) {
 	t.Helper()

@@ -253,6 +253,9 @@ func (c *run) deadLetter(r *kgo.Record) {
 	for i := range event.NumCodes {
 		if event.Code(i).String() == name && event.Code(i).Outcome() == event.DeadLetter && err == nil && n >= 0 && n < len(c.parts) {
 			c.parts[n].dead[i]++
+			if orderly[event.Code(i)] {
+				c.parts[n].disputed[xxh3.Hash(r.Key)] = event.Code(i)
+			}
 			return
 		}
 	}

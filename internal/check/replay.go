@@ -228,7 +228,7 @@ func (a *repeated) same(id string, value []byte) bool {
 	r := customer.NewRecord()
 	text := "the record differs from the replay's"
 	if err := customer.Decode(want, &r); err == nil {
-		if d := Difference(reflect.ValueOf(got), reflect.ValueOf(r), ""); d != "" {
+		if d := difference(reflect.ValueOf(got), reflect.ValueOf(r), ""); d != "" {
 			text = d
 		}
 	}
@@ -236,9 +236,9 @@ func (a *repeated) same(id string, value []byte) bool {
 	return true
 }
 
-// Difference names the first field in which two values of one type differ, and
+// difference names the first field in which two values of one type differ, and
 // both values; "" when they are the same.
-func Difference(got, want reflect.Value, path string) string {
+func difference(got, want reflect.Value, path string) string {
 	switch got.Kind() {
 	case reflect.Struct:
 		for i := range got.NumField() {
@@ -246,14 +246,14 @@ func Difference(got, want reflect.Value, path string) string {
 			if path != "" {
 				name = path + "." + name
 			}
-			if d := Difference(got.Field(i), want.Field(i), name); d != "" {
+			if d := difference(got.Field(i), want.Field(i), name); d != "" {
 				return d
 			}
 		}
 		return ""
 	case reflect.Slice:
 		for i := range min(got.Len(), want.Len()) {
-			if d := Difference(got.Index(i), want.Index(i), fmt.Sprintf("%s[%d]", path, i)); d != "" {
+			if d := difference(got.Index(i), want.Index(i), fmt.Sprintf("%s[%d]", path, i)); d != "" {
 				return d
 			}
 		}

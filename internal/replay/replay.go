@@ -57,6 +57,10 @@ type Config struct {
 	Redis   redis.UniversalClient // keeps the state there, and resumes; nil: in memory
 	Output  Output                // nil: nowhere. Run closes it
 
+	// Values, if set, is called with every customer of each partition when that
+	// is done, in no order, by one goroutine per partition.
+	Values func(partition int32, customer string, value []byte) error
+
 	Progress *Progress // counted up meanwhile; nil: nobody looks
 }
 
@@ -224,6 +228,13 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 				return err
 			}
 			r.Partitions[p] = passes[p].summary(inputs)
+			for id, v := range passes[p].held.values {
+				if cfg.Values != nil && v.value != nil {
+					if err := cfg.Values(p, id, v.value); err != nil {
+						return err
+					}
+				}
+			}
 			passes[p].held = nil // the next partition needs the memory
 			return nil
 		})
