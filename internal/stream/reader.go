@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -197,6 +198,9 @@ type taken struct {
 	// not yet applied, this batch's included (math.MaxInt64 when there is none).
 	complete bool
 	oldest   int64
+	// asOf is the time at which it was asked where the inputs end
+	// (math.MaxInt64 when it was not).
+	asOf int64
 }
 
 // take hands out the next batch: records in the order of their timestamps,
@@ -212,7 +216,9 @@ func (r *reader) take(ctx context.Context, next []protocol.Position, maxRecords,
 	if err := r.poll(ctx, wait); err != nil {
 		return nil, err
 	}
+	asOf := int64(math.MaxInt64)
 	if len(r.topics) > 1 || r.buffered() == 0 {
+		asOf = now().UnixMilli()
 		// One question answers for all topics; a single busy topic needs none.
 		if err := r.look(ctx); err != nil {
 			return nil, err
@@ -255,7 +261,7 @@ func (r *reader) take(ctx context.Context, next []protocol.Position, maxRecords,
 		r.waiting = time.Time{}
 	}
 	t := r.pop(counts, next)
-	t.complete, t.oldest = true, int64(1<<63-1)
+	t.complete, t.oldest, t.asOf = true, math.MaxInt64, asOf
 	for i := range r.queues {
 		if counts[i] == 0 && !r.atEnd(i) && len(r.queues[i].records) == 0 {
 			t.complete = false

@@ -122,11 +122,8 @@ type session struct {
 
 	reader  *reader
 	cache   *cache
-	decoded struct { // of the batch under way, reused
-		headers []event.Header
-		records []fold.Record
-		list    []*fold.Record
-	}
+	decoded [2]decoded // of the batch under way and of the one read ahead, reused in turns
+	ahead   chan ahead // the batch that is being read ahead; nil when none is
 	customers fold.Set // of the batch under way, reused
 	nextDue   int64    // lower bound of the earliest due time in the due set
 }
@@ -278,14 +275,22 @@ func (s *session) dueBelow(ctx context.Context, bound protocol.Bound) (ids []str
 	return ids, last, nil
 }
 
+// decoded is memory for the records of one batch.
+type decoded struct {
+	headers []event.Header
+	records []fold.Record
+	list    []*fold.Record
+}
+
 // decode makes the records of a batch what the fold reads. What it returns is
-// valid until the next call.
+// valid until the next call but one.
 func (s *session) decode(ctx context.Context, t *taken) []*fold.Record {
 	if len(t.records) == 0 {
 		return nil
 	}
 	began := time.Now()
-	d := &s.decoded
+	s.decoded[0], s.decoded[1] = s.decoded[1], s.decoded[0]
+	d := &s.decoded[0]
 	d.headers, d.list = d.headers[:0], d.list[:0]
 	d.records = slices.Grow(d.records[:0], len(t.records))[:len(t.records)]
 	for _, r := range t.records { // at once, because the records point into it
@@ -581,9 +586,70 @@ func (s *session) signal(c chan struct{}) {
 	}
 }
 
-// apply is the loop: take, fold, write.
-func (s *session) apply(ctx context.Context) error {
+// batch is what one turn of the loop reads.
+type batch struct {
+	*taken
+	wall    time.Time
+	records []*fold.Record
+}
+
+// ahead is a batch that was read ahead, or why it could not be.
+type ahead struct {
+	batch *batch
+	err   error
+}
+
+// read takes and decodes the next batch after the given positions, and reads
+// its clock.
+func (s *session) read(ctx context.Context, after []protocol.Position) (*batch, error) {
 	const idle = 100 * time.Millisecond
+	began := time.Now()
+	t, err := s.reader.take(ctx, after, s.cfg.BatchRecords, s.cfg.BatchBytes, idle, s.cfg.MergeWait, s.cfg.Now)
+	if err != nil {
+		return nil, err
+	}
+	if len(t.records) > 0 {
+		s.metrics.stage(ctx, "read", began)
+	}
+	now, err := s.wall(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &batch{taken: t, wall: now, records: s.decode(ctx, t)}, nil
+}
+
+// readAhead begins to read the batch after the one that is being applied,
+// whose script runs meanwhile. Nothing of it depends on the state: not what is
+// taken, and not how it is decoded.
+func (s *session) readAhead(ctx context.Context, after []protocol.Position) {
+	c := make(chan ahead, 1)
+	s.ahead = c
+	go func() {
+		b, err := s.read(ctx, after)
+		c <- ahead{b, err}
+	}()
+}
+
+// next is the batch that was read ahead, or else read now.
+func (s *session) next(ctx context.Context) (*batch, error) {
+	if s.ahead == nil {
+		return s.read(ctx, s.state.Next)
+	}
+	a := <-s.ahead
+	s.ahead = nil
+	return a.batch, a.err
+}
+
+// apply is the loop: read, fold, write.
+func (s *session) apply(parent context.Context) error {
+	ctx, cancel := context.WithCancel(parent)
+	defer func() { // the reader is closed after this
+		cancel()
+		if s.ahead != nil {
+			<-s.ahead
+			s.ahead = nil
+		}
+	}()
 	compared := s.cfg.Now()
 	for {
 		if err := s.roomToApply(ctx); err != nil {
@@ -592,27 +658,19 @@ func (s *session) apply(ctx context.Context) error {
 		if err := s.tidy(ctx); err != nil {
 			return err
 		}
-		began := time.Now()
-		t, err := s.reader.take(ctx, s.state.Next, s.cfg.BatchRecords, s.cfg.BatchBytes, idle, s.cfg.MergeWait, s.cfg.Now)
+		b, err := s.next(ctx)
 		if err != nil {
 			return err
 		}
-		if len(t.records) > 0 {
-			s.metrics.stage(ctx, "read", began)
-		}
-		now, err := s.wall(ctx)
-		if err != nil {
+		s.status.lagging(s.reader, s.state.Next)
+		in := &fold.Input{Wall: b.wall.UnixMilli(), Records: b.records}
+		if err := s.clock(in, b.taken); err != nil {
 			return err
 		}
-		in := &fold.Input{Wall: now.UnixMilli()}
-		if err := s.clock(in, t); err != nil {
+		if err := s.sweep(ctx, in, b.taken); err != nil {
 			return err
 		}
-		in.Records = s.decode(ctx, t)
-		if err := s.sweep(ctx, in, t); err != nil {
-			return err
-		}
-		if len(t.records) == 0 && len(in.Sweep) == 0 {
+		if len(in.Records) == 0 && len(in.Sweep) == 0 {
 			if now := s.cfg.Now(); now.Sub(compared) >= time.Second {
 				// An idle owner writes nothing, so it would not notice that Redis
 				// or Kafka went back in time.
@@ -624,35 +682,36 @@ func (s *session) apply(ctx context.Context) error {
 					return err
 				}
 			}
-			s.status.lagging(s.reader, s.state.Next)
 			continue
 		}
-		if err := s.applyBatch(ctx, in, t); err != nil {
+		if err := s.applyBatch(ctx, in, b.taken); err != nil {
 			return err
 		}
-		s.status.lagging(s.reader, s.state.Next)
 	}
 }
 
 // applyBatch folds one batch, makes it the state, and hands it to the
 // publisher.
 func (s *session) applyBatch(ctx context.Context, in *fold.Input, t *taken) (err error) {
-	ctx, span := tracer.Start(ctx, "tierstream.batch", trace.WithSpanKind(trace.SpanKindConsumer))
+	tctx, span := tracer.Start(ctx, "tierstream.batch", trace.WithSpanKind(trace.SpanKindConsumer))
 	defer func() { endSpan(span, err) }()
 	linkProducers(span, in.Records)
-	out, err := s.foldBatch(ctx, in, t.next)
+	out, err := s.foldBatch(tctx, in, t.next)
 	if err != nil {
 		return err
 	}
-	if err := s.applied(ctx, out); err != nil {
+	if len(t.records) > 0 {
+		s.readAhead(ctx, t.next)
+	}
+	if err := s.applied(tctx, out); err != nil {
 		return err
 	}
 	if len(in.Sweep) > 0 {
-		if err := s.askDue(ctx); err != nil {
+		if err := s.askDue(tctx); err != nil {
 			return err
 		}
 	}
-	s.metrics.batch(ctx, s.status.attrs, out)
+	s.metrics.batch(tctx, s.status.attrs, out)
 	span.SetAttributes(attribute.Int("partition", int(s.partition)), attribute.Int("records", len(t.records)),
 		attribute.Int("changes", out.Changes), attribute.Int64("seq", int64(out.Entry.Seq)))
 	return nil
@@ -721,6 +780,9 @@ func (s *session) sweep(ctx context.Context, in *fold.Input, t *taken) (err erro
 			}
 		} else {
 			limit = min(limit, t.oldest)
+		}
+		if s.cfg.Rules.Clock == fold.ClockWall {
+			limit = min(limit, t.asOf) // what arrived since is not read
 		}
 		if b := (protocol.Bound{Due: limit + 1}); in.Bound.Less(b) {
 			in.Bound = b
