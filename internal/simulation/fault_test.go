@@ -59,9 +59,6 @@ func (p *pair) UnmarshalText(b []byte) error {
 var meaningful = func() (ps []pair) {
 	for k := range numKinds {
 		for s := other + 1; s < numSteps; s++ {
-			if s == aim || s == abandoned || s == forget {
-				continue // not sent yet
-			}
 			switch k {
 			case noScript, staleAnswer:
 				if !s.redis() {
@@ -134,7 +131,7 @@ func newFault(rnd *rand.Rand, p pair, number int) *fault {
 		f.lasts = time.Duration(rnd.Int64N(int64(2 * session)))
 	}
 	switch p.step {
-	case raise, install:
+	case raise, install, abandoned, forget:
 		f.skip = 0
 	case acquire, initProducerID, journalUncommitted, syncGroup, rulesRead:
 		f.skip %= 2
@@ -184,6 +181,12 @@ func (f *fault) before(l *link) bool {
 // after does what happens once the request was executed. It says whether the
 // reply is lost.
 func (f *fault) after(l *link) bool {
+	l.h.w.mu.Lock()
+	healed := l.h.w.healed
+	l.h.w.mu.Unlock()
+	if healed {
+		return false
+	}
 	switch f.kind {
 	case crashAfter:
 		l.h.w.crash(l.h, f.lasts)

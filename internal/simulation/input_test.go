@@ -135,23 +135,33 @@ func (f *feeder) nonsense(n int) {
 			rs[i].Value = []byte("{")
 		}
 	}
-	f.send(rs)
+	f.sendPlain(rs)
 }
 
+// send sends records, some of them in a transaction, which may be aborted.
 func (f *feeder) send(rs []*kgo.Record) {
 	switch f.rnd.IntN(12) {
 	case 0:
 		must(f.txn.BeginTransaction())
 		must(f.txn.ProduceSync(f.w.ctx, rs...).FirstErr())
 		must(f.txn.EndTransaction(f.w.ctx, kgo.TryAbort))
-		return
 	case 1:
 		must(f.txn.BeginTransaction())
 		must(f.txn.ProduceSync(f.w.ctx, rs...).FirstErr())
 		must(f.txn.EndTransaction(f.w.ctx, kgo.TryCommit))
+		f.committed(rs)
 	default:
-		must(f.plain.ProduceSync(f.w.ctx, rs...).FirstErr())
+		f.sendPlain(rs)
 	}
+}
+
+func (f *feeder) sendPlain(rs []*kgo.Record) {
+	must(f.plain.ProduceSync(f.w.ctx, rs...).FirstErr())
+	f.committed(rs)
+}
+
+// committed notes how far the inputs must be applied.
+func (f *feeder) committed(rs []*kgo.Record) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sent += len(rs)

@@ -14,7 +14,7 @@ import (
 )
 
 // perSeed is how many faults a seed has.
-const perSeed = 6
+const perSeed = 7
 
 // outcome is what a seed came to.
 type outcome struct {
@@ -136,9 +136,11 @@ func runSeed(t *testing.T, seed uint64, plan func(*world) []*fault) *outcome {
 
 // bring arms a fault and sees to it that its step comes about.
 func (w *world) bring(f *fault, feed *feeder) bool {
-	if f.step == raise {
-		// A rebuild that died before it could install.
+	switch f.step {
+	case raise, abandoned: // after a rebuild that died before it could install
 		w.provoked(pair{crashBefore, install}, feed)
+	case forget: // after one that replaced customers
+		w.provoked(pair{otherBranch, produceBatch}, feed)
 	}
 	w.arm(f)
 	for range 4 {
@@ -186,7 +188,7 @@ func (w *world) provoke(s step, feed *feeder) {
 		}
 	case install:
 		w.failover(uint64(w.rnd.IntN(4)), w.empty())
-	case reapply:
+	case reapply, aim:
 		w.setBack(2 + w.rnd.IntN(6))
 		w.failover(uint64(w.rnd.IntN(4)), nil)
 	case compare:
@@ -197,6 +199,10 @@ func (w *world) provoke(s step, feed *feeder) {
 // heal ends all faults.
 func (w *world) heal() {
 	w.arm(nil)
+	time.Sleep(500 * time.Millisecond) // for what comes with a reply under way
+	w.mu.Lock()
+	w.healed = true
+	w.mu.Unlock()
 	for w.waiting() > 0 { // whoever crashed is replaced, pauses end, old primaries return
 		time.Sleep(100 * time.Millisecond)
 	}

@@ -75,6 +75,7 @@ type world struct {
 		until time.Time
 	}
 	pending int  // things that happen later
+	healed  bool // no fault happens any more
 	over    bool // nobody is started any more
 	hits    []pair
 	met     []string // which fault met whom, and when
