@@ -46,7 +46,7 @@ func TestAGenerationWithKeysIsNeverTakenAgain(t *testing.T) {
 	both(t, func(t *testing.T, rdb redis.UniversalClient) {
 		s, id := started(t, rdb, testLease)
 		put := Put{Customer: "c", Value: []byte("old"), Due: 1, DueMoved: true}
-		id = apply(t, s, batch(id, 2, put))
+		apply(t, s, batch(id, 2, put))
 		gone := func(keys ...string) {
 			t.Helper()
 			if err := rdb.Del(t.Context(), keys...).Err(); err != nil {
@@ -67,7 +67,7 @@ func TestAGenerationWithKeysIsNeverTakenAgain(t *testing.T) {
 		if err != nil || !fresh || f.Gen != 3 {
 			t.Fatalf("fresh %v, generation %d, %v", fresh, f.Gen, err)
 		}
-		id = f.Identity
+		id = f.Identity // of the third
 		for range 2 { // and both are found for deletion
 			a, err := s.Abandoned(t.Context(), id, 10, "0")
 			if err != nil || a.Gen == 0 {

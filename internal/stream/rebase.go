@@ -57,7 +57,9 @@ func (s *session) gather(ctx context.Context) error {
 	s.mu.Lock()
 	s.machine.Loaded()
 	s.mu.Unlock()
-	s.log.Info("gathered what is left", "kept", kept, "changes", changes, "records", records, "took", s.cfg.Now().Sub(began).Round(time.Millisecond))
+	took := s.cfg.Now().Sub(began)
+	s.log.Info("gathered what is left", "kept", kept, "changes", changes, "records", records,
+		"took", took.Round(time.Millisecond), "seconds_per_million", perMillion(took, kept+changes+records))
 	return nil
 }
 

@@ -30,18 +30,21 @@ func (s *session) watch(ctx context.Context) error {
 	if first > s.found.scan.Start {
 		return fmt.Errorf("the journal's first records were deleted: it begins at offset %d", first)
 	}
+	s.mu.Lock()
+	before := s.machine.Known()
+	s.mu.Unlock()
 	ends, err := s.admin.ListEndOffsets(ctx, s.journal.topic)
 	if err != nil {
 		return fmt.Errorf("asking for the journal's end: %w", err)
 	}
 	s.mu.Lock()
-	known := s.machine.Known()
+	known := s.machine.Known() // a transaction may have committed since
 	s.mu.Unlock()
 	switch end, ok := ends.Lookup(s.journal.topic, s.partition); {
 	case !ok || end.Err != nil:
-	case end.Offset <= known.Offset:
+	case end.Offset <= before.Offset:
 		// What that means is decided where K is read.
-		return fmt.Errorf("the journal was shortened: it ends at offset %d, and a record at %d was committed", end.Offset, known.Offset)
+		return fmt.Errorf("the journal was shortened: it ends at offset %d, and a record at %d was committed", end.Offset, before.Offset)
 	case end.Offset > known.Offset+2 && end.Offset != s.journalEnd && s.unpublished() == 0:
 		// Behind the record there is its transaction's marker. Whatever else is
 		// there, may be of an owner before me that published what Redis then
