@@ -243,7 +243,7 @@ func (r *run) alive() {
 		r.looked[c] = len(out)
 		switch {
 		case !c.Ended():
-		case strings.Contains(out, "msg=running"):
+		case strings.Contains(out, "partition assigned"):
 			r.t.Fatal("a consumer ended by itself")
 		default:
 			r.fleet.On[i] = r.w.Start(r.fleet.Args...)
