@@ -120,12 +120,12 @@ type session struct {
 	journalEnd          int64     // where an idle owner last saw the journal end
 	clockShown, clockAt time.Time // the clock, and when it was compared with Redis'
 
-	reader  *reader
-	cache   *cache
-	decoded [2]decoded // of the batch under way and of the one read ahead, reused in turns
-	ahead   chan ahead // the batch that is being read ahead; nil when none is
-	customers fold.Set // of the batch under way, reused
-	nextDue   int64    // lower bound of the earliest due time in the due set
+	reader    *reader
+	cache     *cache
+	decoded   [2]decoded // of the batch under way and of the one read ahead, reused in turns
+	ahead     chan ahead // the batch that is being read ahead; nil when none is
+	customers fold.Set   // of the batch under way, reused
+	nextDue   int64      // lower bound of the earliest due time in the due set
 }
 
 func (w *worker) session(parent context.Context) error {
