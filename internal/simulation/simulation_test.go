@@ -30,7 +30,7 @@ import (
 
 var (
 	seedFlag   = flag.Uint64("seed", 1, "first seed")
-	seedsFlag  = flag.Uint64("seeds", 0, "how many seeds; 0: 1,000, or 20 with the race detector or -short")
+	seedsFlag  = flag.Uint64("seeds", 0, "how many seeds; 0: 200, or 20 with the race detector or -short")
 	repeatFlag = flag.Int("repeat", 0, "run every seed that often and say how many came out the same")
 	storyFlag  = flag.Bool("story", false, "print the story of every seed, not only of those that fail")
 	tableFlag  = flag.String("table", "", "write the table of faults into this document")
@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 func TestSeeds(t *testing.T) {
 	seeds := *seedsFlag
 	if seeds == 0 {
-		if seeds = 1000; raceEnabled || testing.Short() {
+		if seeds = 200; raceEnabled || testing.Short() {
 			seeds = 20
 		}
 	}
