@@ -364,6 +364,7 @@ func TestRunningProcessorIsAsDocumented(t *testing.T) {
 		labels := map[string][]string{}
 		for _, f := range families {
 			if name := f.GetName(); strings.HasPrefix(name, "tierstream_") {
+				labels[name] = nil // some have none
 				for _, l := range f.GetMetric()[0].GetLabel() {
 					labels[name] = append(labels[name], l.GetName())
 				}

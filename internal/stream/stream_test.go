@@ -250,21 +250,26 @@ func lastJournal(j *journal) (k protocol.Published, err error) {
 	return k, err
 }
 
-// read returns all committed records of a topic.
+// read returns all committed records of a topic, up to its end as of now.
 func (w *world) read(topic string) []*kgo.Record {
 	w.t.Helper()
-	cl := w.client(kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(100*time.Millisecond))
-	defer cl.CloseAllowingRebalance()
+	ctx, adm := context.Background(), kadm.NewClient(w.client())
+	starts, err := adm.ListStartOffsets(ctx, topic)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ends, err := adm.ListEndOffsets(ctx, topic)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ranges := map[int32][2]int64{}
+	ends.Each(func(e kadm.ListedOffset) {
+		first, _ := starts.Lookup(topic, e.Partition)
+		ranges[e.Partition] = [2]int64{first.Offset, e.Offset}
+	})
 	var out []*kgo.Record
-	for quiet := 0; quiet < 3; {
-		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
-		fs := cl.PollFetches(ctx)
-		cancel()
-		if fs.NumRecords() == 0 {
-			quiet++
-			continue
-		}
-		fs.EachRecord(func(r *kgo.Record) { out = append(out, r) })
+	if err := readRanges(ctx, w.cfg.Kafka, topic, ranges, func(r *kgo.Record) error { out = append(out, r); return nil }); err != nil {
+		w.t.Fatal(err)
 	}
 	return out
 }

@@ -494,8 +494,10 @@ func (s *session) live(ctx context.Context, g *errgroup.Group, p *producer) erro
 		return err
 	}
 	s.publish(ctx, g, p)
-	k := s.machine.Known()
-	s.status.restored(s.state, s.machine.Identity().Seq, k.Seq)
+	s.mu.Lock() // a rebase has the publisher running
+	k, r := s.machine.Known(), s.machine.Identity()
+	s.mu.Unlock()
+	s.status.restored(s.state, r.Seq, k.Seq)
 	s.status.set(statusRunning, nil)
 	err := s.apply(ctx)
 	var stop stopError
