@@ -13,6 +13,9 @@ TOOL := go tool -modfile=tools/go.mod
 PKG ?= ./...
 # The binaries that `make build` leaves in bin/.
 BIN := bin
+# Searches and simulations, which the race detector would make too slow.
+PROOFS := ./internal/search ./internal/simulation
+CHOSEN_PROOFS = $(if $(filter ./...,$(PKG)),$(PROOFS),$(filter $(PROOFS),$(PKG)))
 # The race detector needs a C compiler; without one Go switches cgo off.
 RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 # How long each fuzz target runs.
@@ -37,12 +40,15 @@ build: ## Build the commands into bin/
 	go build -trimpath -o $(BIN)/ ./cmd/...
 
 # The tools module holds the tests of deploy/. gotestsum ends with the skipped
-# tests, each with its reason, and the line "DONE n tests, m skipped".
+# tests, each with its reason, and the line "DONE n tests, m skipped". The
+# search and the simulation take only a few seeds under the race detector, so
+# they run in full before it.
 .PHONY: test
 test: ## Vet and test, with the race detector; lists what was skipped and why
 	go vet $(PKG)
 	go -C tools vet ./...
 	go -C tools test ./...
+	$(if $(and $(RACE),$(CHOSEN_PROOFS)),go test -timeout 20m $(CHOSEN_PROOFS))
 	$(TOOL) gotestsum --format pkgname --format-hide-empty-pkg -- $(RACE) -timeout 15m $(PKG)
 	$(if $(RACE),,@echo 'skipped: the race detector, which needs a C compiler')
 
