@@ -389,7 +389,9 @@ func (l *link) kafkaRequests() {
 		_, corr, req := parseRequest(frame)
 		p := &pending{corr: corr}
 		if req != nil {
-			if p.fault = l.h.w.step(l.h, l.h.w.kafkaStep(req, &topic)); p.fault != nil {
+			s := l.h.w.kafkaStep(req, &topic)
+			time.Sleep(l.h.w.delay(s))
+			if p.fault = l.h.w.step(l.h, s); p.fault != nil {
 				if p.fault.before(l) {
 					l.close()
 					return

@@ -63,6 +63,7 @@ type world struct {
 	watch        watch
 
 	mu        sync.Mutex
+	slow      *rand.Rand  // how long transactional requests take; nil: no time
 	instances []*instance // running, in the order of their start
 	started   int
 	armed     *fault
@@ -192,6 +193,9 @@ func newWorld(t testing.TB, seed uint64, old bool) *world {
 	}
 	if old { // before transactions of the second kind: AddPartitionsToTxn is a request
 		opts = append(opts, kfake.MaxVersions(kversion.V3_8_0()))
+	}
+	if seed%2 == 0 {
+		w.slow = rand.New(rand.NewPCG(seed, 3))
 	}
 	var err error
 	w.kafka, err = kfake.NewCluster(opts...)
@@ -362,6 +366,20 @@ func (w *world) rebalance(choice uint64, h *host) {
 	if len(is) <= 2 {
 		w.after(time.Second, func() { w.start() })
 	}
+}
+
+// delay is how long a request is under way. In every other seed a transaction
+// takes long enough for more batches to be applied meanwhile.
+func (w *world) delay(s step) time.Duration {
+	if s != addPartitions && s != produceBatch && s != endTxn {
+		return 0
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.slow == nil {
+		return 0
+	}
+	return time.Duration(w.slow.Int64N(int64(250 * time.Millisecond)))
 }
 
 // step is told of every request before it is sent, and says what goes wrong
