@@ -59,7 +59,11 @@ func CreateTopics(ctx context.Context, cl *kgo.Client, t Topics, partitions int3
 			return err
 		}
 	}
-	out := map[string]*string{"cleanup.policy": str("delete"), "max.message.bytes": str(strconv.Itoa(inputMax + 2*headroom))}
+	// A rebase continues chains from the changes that were published, and the
+	// checks read both topics whole.
+	out := map[string]*string{
+		"cleanup.policy": str("delete"), "max.message.bytes": str(strconv.Itoa(inputMax + 2*headroom)), "retention.ms": str("-1"),
+	}
 	for _, o := range []string{t.Changes, t.DeadLetters} {
 		if err := create(o, partitions, out); err != nil {
 			return err
