@@ -13,9 +13,8 @@ TOOL := go tool -modfile=tools/go.mod
 PKG ?= ./...
 # The binaries that `make build` leaves in bin/.
 BIN := bin
-# Searches and simulations, which the race detector would make too slow.
-PROOFS := ./internal/search ./internal/simulation
-CHOSEN_PROOFS = $(if $(filter ./...,$(PKG)),$(PROOFS),$(filter $(PROOFS),$(PKG)))
+# How many seeds of the simulation are part of the tests.
+CI_SEEDS ?= 1000
 # The race detector needs a C compiler; without one Go switches cgo off.
 RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 # How long each fuzz target runs.
@@ -48,7 +47,8 @@ test: ## Vet and test, with the race detector; lists what was skipped and why
 	go vet $(PKG)
 	go -C tools vet ./...
 	go -C tools test ./...
-	$(if $(and $(RACE),$(CHOSEN_PROOFS)),go test -timeout 20m $(CHOSEN_PROOFS))
+	$(if $(RACE),$(if $(filter ./... ./internal/search,$(PKG)),go test -timeout 20m ./internal/search))
+	$(if $(filter ./... ./internal/simulation,$(PKG)),go test -timeout 20m ./internal/simulation -run 'TestSeeds$$' -seeds $(CI_SEEDS))
 	$(TOOL) gotestsum --format pkgname --format-hide-empty-pkg -- $(RACE) -timeout 15m $(PKG)
 	$(if $(RACE),,@echo 'skipped: the race detector, which needs a C compiler')
 

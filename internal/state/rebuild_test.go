@@ -68,7 +68,7 @@ func TestAGenerationWithKeysIsNeverTakenAgain(t *testing.T) {
 			t.Fatalf("fresh %v, generation %d, %v", fresh, f.Gen, err)
 		}
 		id = f.Identity // of the third
-		for range 2 { // and both are found for deletion
+		for range 2 {   // and both are found for deletion
 			a, err := s.Abandoned(t.Context(), id, 10, "0")
 			if err != nil || a.Gen == 0 {
 				t.Fatalf("%+v, %v", a, err)
