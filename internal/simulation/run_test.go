@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tierstream/tierstream/internal/fold"
+	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/state"
 )
 
@@ -127,6 +128,7 @@ func runSeed(t *testing.T, seed uint64, plan func(*world) []*fault) *outcome {
 	must(w.admin.Close())
 	w.kafka.Close()
 	w.redis.Close()
+	time.Sleep(slowest) // requests that are under way still
 	o.Hits, o.Story, o.Virtual = w.hits, hash(w.met), time.Since(w.began)
 	if *storyFlag || len(o.Failures) > 0 {
 		o.Trace = w.trace
@@ -312,9 +314,13 @@ func (w *world) flood(feed *feeder, fail func(string, ...any)) {
 	}
 }
 
-func (w *world) settledOnce(feed *feeder) error {
+// settledOnce: everything that was sent is applied, and everything that was
+// applied is published. A stop in good order publishes for half a lease only,
+// which may not be enough where transactions take long.
+func (w *world) settledOnce(feed *feeder) (err error) {
 	feed.mu.Lock()
 	defer feed.mu.Unlock()
+	var applied [partitions]protocol.Point
 	for p := range int32(partitions) {
 		f, err := state.NewStore(w.admin, namespace, p, lease).Fence(w.ctx)
 		if err != nil || f == nil || f.Loading {
@@ -325,13 +331,27 @@ func (w *world) settledOnce(feed *feeder) error {
 				return fmt.Errorf("partition %d: %s is applied up to %d of %d", p, t, f.State.Next[i].Next, want)
 			}
 		}
+		applied[p] = f.Point
 	}
 	for _, i := range w.running() {
 		if err := i.p.Ready(); err != nil {
 			return fmt.Errorf("%s: %w", i.name, err)
 		}
 	}
-	return nil
+	journal := w.read([]string{w.topics.Journal}, func(format string, args ...any) { err = fmt.Errorf(format, args...) })[w.topics.Journal]
+	for p := range int32(partitions) {
+		if err != nil {
+			return err
+		}
+		var last *protocol.Record
+		if n := len(journal[p]); n > 0 {
+			last, err = protocol.DecodeRecord(journal[p][n-1].Value)
+		}
+		if err == nil && (last == nil || applied[p] != protocol.Point{Seq: last.Seq, Chain: last.Chain}) {
+			err = fmt.Errorf("partition %d: not all that is applied is published", p)
+		}
+	}
+	return err
 }
 
 // stop ends all instances in good order, and waits for what is left of the

@@ -368,6 +368,9 @@ func (w *world) rebalance(choice uint64, h *host) {
 	}
 }
 
+// slowest is how long a request is under way at most.
+const slowest = 250 * time.Millisecond
+
 // delay is how long a request is under way. In every other seed a transaction
 // takes long enough for more batches to be applied meanwhile.
 func (w *world) delay(s step) time.Duration {
@@ -379,7 +382,7 @@ func (w *world) delay(s step) time.Duration {
 	if w.slow == nil {
 		return 0
 	}
-	return time.Duration(w.slow.Int64N(int64(250 * time.Millisecond)))
+	return time.Duration(w.slow.Int64N(int64(slowest)))
 }
 
 // step is told of every request before it is sent, and says what goes wrong
