@@ -411,3 +411,38 @@ func TestIdleOwnerNoticesThatTheJournalWentOn(t *testing.T) {
 	})
 	w.settled(n)
 }
+
+// TestReleaseDoesNotWaitForTheJournal: whoever still waits for the journal's
+// end gives the partition back at once; the group stands still until then.
+func TestReleaseDoesNotWaitForTheJournal(t *testing.T) {
+	w := fakeWorld(t)
+	i := w.start()
+	w.settled(w.history(0, 100))
+	if err := i.stop(); err != nil {
+		t.Fatal(err)
+	}
+	other := w.client(kgo.TransactionalID("somebody else"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err := other.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	open := &kgo.Record{Topic: w.cfg.Topics.Journal, Partition: 0, Value: []byte("never committed")}
+	if err := other.ProduceSync(t.Context(), open).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	epoch := w.fence(0).Epoch
+	i = w.start()
+	until(t, 20*time.Second, "waiting for the partitions", func() (bool, string) {
+		err := i.p.Ready()
+		return w.fence(0).Epoch > epoch && err != nil && strings.Count(err.Error(), "partition ") == 1, fmt.Sprint(err)
+	})
+	released := make(chan struct{})
+	go func() { i.p.release([]int32{0}, true); close(released) }()
+	select {
+	case <-released:
+	case <-time.After(transactionTimeout / 2):
+		t.Error("the partition is not given back")
+	}
+	if err := other.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
+		t.Fatal(err)
+	}
+}

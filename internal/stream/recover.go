@@ -18,9 +18,21 @@ import (
 
 // own does what owning the partition asks for, phase by phase.
 func (s *session) own(ctx context.Context, g *errgroup.Group, f *protocol.Fence) error {
-	p, err := openProducer(ctx, &s.cfg, s.partition, s.maxMessage)
+	// Until the partition runs, nothing has to be finished when the group takes
+	// it away; and the group stands still until it is released, while the
+	// journal's end, say, may not be known for a minute.
+	early, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-s.drain:
+			cancel(errDrained)
+		case <-early.Done():
+		}
+	}()
+	p, err := openProducer(early, &s.cfg, s.partition, s.maxMessage)
 	if err != nil {
-		return err
+		return drained(early, err)
 	}
 	defer p.close()
 	s.machine.ProducerFenced()
@@ -28,17 +40,17 @@ func (s *session) own(ctx context.Context, g *errgroup.Group, f *protocol.Fence)
 		s.status.phase(s.machine.Phase(), s.machine.Rebuild())
 		switch s.machine.Phase() {
 		case protocol.Locating:
-			err = s.locate(ctx, f)
+			err = s.locate(early, f)
 		case protocol.Beginning:
-			err = s.begin(ctx, p)
+			err = s.begin(early, p)
 		case protocol.Raising:
-			err = s.raise(ctx, f)
+			err = s.raise(early, f)
 		case protocol.Installing:
-			err = s.install(ctx)
+			err = s.install(early)
 		case protocol.Reapplying:
-			err = s.reapply(ctx)
+			err = s.reapply(early)
 		case protocol.Loading:
-			err = s.gather(ctx)
+			err = s.gather(early)
 		case protocol.Rebasing:
 			err = s.rebase(ctx, g, p)
 		case protocol.Running:
@@ -49,9 +61,17 @@ func (s *session) own(ctx context.Context, g *errgroup.Group, f *protocol.Fence)
 			panic("stream: unexpected phase " + s.machine.Phase().String())
 		}
 		if err != nil {
-			return err
+			return drained(early, err)
 		}
 	}
+}
+
+// drained is err, unless that comes from being asked to end.
+func drained(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errDrained) {
+		return errDrained
+	}
+	return err
 }
 
 // located is what a look at journal and inputs found.
