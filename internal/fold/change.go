@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/tierstream/tierstream/internal/customer"
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/scoring"
@@ -57,15 +58,7 @@ func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Me
 		// only made it known.
 		reason = "time_decay"
 	}
-	direction := "assigned"
-	switch {
-	case prev >= 0 && tier > prev:
-		direction = "up"
-	case prev >= 0:
-		direction = "down"
-	}
-	st.Sequence++
-	st.Tier, st.Since = int8(tier), at
+	direction := b.move(st, tier, at)
 
 	// All bytes of the message lie in text, behind those of the messages before.
 	const spare = 4 << 10 // nearly every change fits; append moves the others
@@ -73,22 +66,9 @@ func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Me
 		b.text = make([]byte, 0, 16*spare)
 	}
 	j := object(b.text[len(b.text):])
-	j = j.text(`{"customer_id":`, c.ID)
-	j = j.int(`,"sequence":`, int64(st.Sequence))
-	j = j.tier(`,"previous_tier":`, b.tierText, prev)
-	j = j.tier(`,"new_tier":`, b.tierText, tier)
-	j = j.add(`,"direction":"`).add(direction).add(`","reason":"`).add(reason).add(`","reason_text":"`)
+	j = b.moved(j, c, prev, direction, reason)
 	j = b.explain(j, prev, tier, reason, before.Score, m.Score, &r.Event)
-	j = j.add(b.measureText)
-	j = j.decimal(`","score_before":`, before.Score, b.before.Bought)
-	j = j.decimal(`,"score_after":`, m.Score, true)
-	j = j.add(`,"components":[`)
-	for i := range m.N {
-		j = j.decimal(b.partText[i].before, before.Parts[i].Value, b.before.Bought)
-		j = j.decimal(`,"after":`, m.Parts[i].Value, true)
-		j = strconv.AppendBool(j.add(b.partText[i].known), m.Parts[i].Known)
-		j = append(j, '}')
-	}
+	j = b.scores(j, &before, b.before.Bought, m)
 	j = j.text(`],"cause":{"event_id":`, r.Event.ID)
 	j = j.text(`,"source":`, r.Event.Source)
 	j = j.add(`,"type":"`).add(r.Event.Type.URI())
@@ -100,35 +80,14 @@ func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Me
 	effective := len(j)
 	j = appendTime(j, at)
 	effectiveEnd := len(j)
-	next, hasNext := b.model.DistanceToNext(tier, m.Score)
-	if hasNext {
-		j = j.tier(`","next_tier":`, b.tierText, tier+1)
-	} else {
-		j = j.tier(`","next_tier":`, b.tierText, -1)
-	}
-	j = j.decimal(`,"distance_to_next":`, next, hasNext)
-	keep, hasKeep := b.model.DistanceToKeep(tier, m.Score)
-	j = j.decimal(`,"distance_to_keep":`, keep, hasKeep)
-	j = j.add(b.rulesText)
-
-	b.decide('c', uint64(len(j)))
-	_, _ = b.decisions.Write(j) // a hash takes everything
+	j = b.decided(j, tier, m.Score)
 
 	if id := traceID(r.Event.Trace); id != "" {
 		trace := object(nil).text(`,"trace_id":`, id)
 		j = slices.Insert(j, cause, trace...)
 		effective, effectiveEnd = effective+len(trace), effectiveEnd+len(trace)
 	}
-	mode := b.where.Mode
-	switch {
-	case mode != "":
-	case at < b.where.LiveSince:
-		mode = "backfill"
-	default:
-		mode = "live"
-	}
-	j = j.text(`,"mode":`, mode)
-	j = append(j, b.madeText...)
+	j = b.made(j, at)
 
 	value := len(j)
 	j = appendChangeID(j, b.where.Namespace, b.where.Incarnation, c.ID, st.Sequence)
@@ -156,6 +115,77 @@ func (b *batch) change(c *Customer, r *Record, at int64, tier int, m *scoring.Me
 	}
 	b.messages = append(b.messages, protocol.Message{Stream: protocol.Changes, Key: j[trace:key:key], Value: j[:value:value], Headers: headers})
 	b.out.Changes++
+}
+
+// move lets a customer have another tier since at, and says which way it went.
+func (b *batch) move(st *customer.Standing, tier int, at int64) (direction string) {
+	direction = "assigned"
+	switch prev := int(st.Tier); {
+	case prev >= 0 && tier > prev:
+		direction = "up"
+	case prev >= 0:
+		direction = "down"
+	}
+	st.Sequence++
+	st.Tier, st.Since = int8(tier), at
+	return direction
+}
+
+// moved begins the payload of a change, up to where its reason is put in words.
+func (b *batch) moved(j object, c *Customer, prev int, direction, reason string) object {
+	st := &c.Record.Standing
+	j = j.text(`{"customer_id":`, c.ID)
+	j = j.int(`,"sequence":`, int64(st.Sequence))
+	j = j.tier(`,"previous_tier":`, b.tierText, prev)
+	j = j.tier(`,"new_tier":`, b.tierText, int(st.Tier))
+	return j.add(`,"direction":"`).add(direction).add(`","reason":"`).add(reason).add(`","reason_text":"`)
+}
+
+// scores ends the words and writes both scores with their parts, the first one
+// only where it is known. What follows begins behind the last part.
+func (b *batch) scores(j object, before *scoring.Measure, known bool, after *scoring.Measure) object {
+	j = j.add(b.measureText)
+	j = j.decimal(`","score_before":`, before.Score, known)
+	j = j.decimal(`,"score_after":`, after.Score, true)
+	j = j.add(`,"components":[`)
+	for i := range after.N {
+		j = j.decimal(b.partText[i].before, before.Parts[i].Value, known)
+		j = j.decimal(`,"after":`, after.Parts[i].Value, true)
+		j = strconv.AppendBool(j.add(b.partText[i].known), after.Parts[i].Known)
+		j = append(j, '}')
+	}
+	return j
+}
+
+// decided writes behind effective_at what else belongs to the decision, and
+// hashes it: what is written later is not part of it.
+func (b *batch) decided(j object, tier int, score int64) object {
+	next, hasNext := b.model.DistanceToNext(tier, score)
+	above := -1
+	if hasNext {
+		above = tier + 1
+	}
+	j = j.tier(`","next_tier":`, b.tierText, above)
+	j = j.decimal(`,"distance_to_next":`, next, hasNext)
+	keep, hasKeep := b.model.DistanceToKeep(tier, score)
+	j = j.decimal(`,"distance_to_keep":`, keep, hasKeep)
+	j = j.add(b.rulesText)
+	b.decide('c', uint64(len(j)))
+	_, _ = b.decisions.Write(j) // a hash takes everything
+	return j
+}
+
+// made ends the payload: in which mode, when and by whom the change was made.
+func (b *batch) made(j object, at int64) object {
+	mode := b.where.Mode
+	switch {
+	case mode != "":
+	case at < b.where.LiveSince:
+		mode = "backfill"
+	default:
+		mode = "live"
+	}
+	return append(j.text(`,"mode":`, mode), b.madeText...)
 }
 
 // Headers are all headers of a message of the namespace: those decided with

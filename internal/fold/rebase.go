@@ -306,65 +306,23 @@ func (b *batch) correct(c *Customer, in *RebaseInput) {
 func (b *batch) correction(c *Customer, in *RebaseInput, tier int, m *scoring.Measure) {
 	st := &c.Record.Standing
 	prev, at := int(st.Tier), st.Clock
-	direction := "assigned"
-	switch {
-	case prev >= 0 && tier > prev:
-		direction = "up"
-	case prev >= 0:
-		direction = "down"
-	}
-	st.Sequence++
-	st.Tier, st.Since = int8(tier), at
+	direction := b.move(st, tier, at)
 
 	j := make(object, 0, 2<<10)
-	j = j.text(`{"customer_id":`, c.ID)
-	j = j.int(`,"sequence":`, int64(st.Sequence))
-	j = j.tier(`,"previous_tier":`, b.tierText, prev)
-	j = j.tier(`,"new_tier":`, b.tierText, tier)
-	j = j.add(`,"direction":"`).add(direction).add(`","reason":"` + Correction + `","reason_text":"`)
+	j = b.moved(j, c, prev, direction, Correction)
 	j = j.add("what was published could not be repeated from the log (").add(in.Rebase.Cause.String()).add("): ")
 	if b.after.Active {
 		j = object(appendShort(j.add(b.model.MeasureName()).add(" "), m.Score)).add(" gives ").add(b.tierNames[tier])
 	} else {
 		j = j.add("no order is known, hence ").add(b.tierNames[tier])
 	}
-	j = j.add(b.measureText)
-	j = j.decimal(`","score_before":`, 0, false)
-	j = j.decimal(`,"score_after":`, m.Score, true)
-	j = j.add(`,"components":[`)
-	for i := range m.N {
-		j = j.decimal(b.partText[i].before, 0, false)
-		j = j.decimal(`,"after":`, m.Parts[i].Value, true)
-		j = append(strconv.AppendBool(j.add(b.partText[i].known), m.Parts[i].Known), '}')
-	}
+	j = b.scores(j, &scoring.Measure{}, false, m)
 	j = appendTime(j.add(`],"cause":{"due_at":"`), at)
 	j = j.text(`","rebase":`, in.Rebase.Cause.String())
 	j = j.int(`,"partition":`, int64(b.where.Partition))
 	j = j.int(`,"seq":`, int64(in.Parent.Seq+1))
 	j = appendTime(j.add(`},"effective_at":"`), at)
-	next, hasNext := b.model.DistanceToNext(tier, m.Score)
-	above := -1
-	if hasNext {
-		above = tier + 1
-	}
-	j = j.tier(`","next_tier":`, b.tierText, above)
-	j = j.decimal(`,"distance_to_next":`, next, hasNext)
-	keep, hasKeep := b.model.DistanceToKeep(tier, m.Score)
-	j = j.decimal(`,"distance_to_keep":`, keep, hasKeep)
-	j = j.add(b.rulesText)
-
-	b.decide('c', uint64(len(j)))
-	_, _ = b.decisions.Write(j) // a hash takes everything
-
-	mode := b.where.Mode
-	switch {
-	case mode != "":
-	case at < b.where.LiveSince:
-		mode = "backfill"
-	default:
-		mode = "live"
-	}
-	j = append(j.text(`,"mode":`, mode), b.madeText...)
+	j = b.made(b.decided(j, tier, m.Score), at)
 	b.messages = append(b.messages, protocol.Message{
 		Stream: protocol.Changes, Key: []byte(c.ID), Value: j,
 		Headers: []protocol.MessageHeader{
