@@ -51,6 +51,7 @@ func TestEosIntegration(t *testing.T) {
 	// Its transactions cannot commit: the outputs want more replicas than
 	// there are.
 	w.Alter(w.Topics.Changes, map[string]string{"min.insync.replicas": "2"})
+	w.Refused(w.Topics.Changes)
 	w.Send(l.purchases(rng, 20))()
 	w.Progress(40)
 	if got := w.Count(w.Topics.Changes); got != 20 {

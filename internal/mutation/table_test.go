@@ -127,9 +127,9 @@ func (s *session) writeAs(ctx context.Context, id protocol.Identity, out *fold.O
 	}},
 	{"K before fencing", "the journal is read before InitProducerID", []edit{
 		lazy,
-		{recovery, `			err = s.locate(ctx, f)
-`, `			if err = s.locate(ctx, f); err == nil {
-				_, _, err = p.client.ProducerID(ctx)
+		{recovery, `			err = s.locate(early, f)
+`, `			if err = s.locate(early, f); err == nil {
+				_, _, err = p.client.ProducerID(early)
 			}
 `},
 	}},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -19,13 +20,15 @@ type journal struct {
 	admin     *kadm.Client
 	topic     string
 	partition int32
+	log       *slog.Logger
 }
 
 // end is where the journal partition ends. The read-committed and the
 // read-uncommitted end must agree: as long as they do not, a transaction is
 // open and what is published is not known.
 func (j *journal) end(ctx context.Context, wait time.Duration) (int64, error) {
-	deadline := time.Now().Add(wait)
+	began := time.Now()
+	deadline, said := began.Add(wait), began
 	for {
 		committed, err := j.admin.ListCommittedOffsets(ctx, j.topic)
 		if err != nil {
@@ -50,6 +53,11 @@ func (j *journal) end(ctx context.Context, wait time.Duration) (int64, error) {
 			return c.Offset, nil
 		case err == nil && time.Now().After(deadline):
 			return 0, stopf("a transaction in %s/%d does not end (committed up to %d, written up to %d), although its producer was fenced", j.topic, j.partition, c.Offset, a.Offset)
+		}
+		if time.Since(said) > patience {
+			said = time.Now()
+			j.log.Warn("still waiting for the end of the journal to be known", "for", time.Since(began).Round(time.Second),
+				"committed", c.Offset, "written", a.Offset, "reason", err)
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -63,7 +64,8 @@ func New(cfg Config) (*Processor, error) {
 
 // Check asks Kafka whether everything is as it must be: topics, partitions,
 // settings, and the topics that the namespace was created on. It changes
-// nothing.
+// nothing. While a broker is missing or a leader is being elected it asks
+// again, for half a minute.
 func (p *Processor) Check(ctx context.Context) error {
 	cl, err := kgo.NewClient(p.cfg.Kafka...)
 	if err != nil {
@@ -73,12 +75,28 @@ func (p *Processor) Check(ctx context.Context) error {
 	if err := Reach(ctx, cl); err != nil {
 		return err
 	}
-	p.topicIDs = nil
 	adm := kadm.NewClient(cl)
-	if err := p.check(ctx, adm); err != nil {
-		return err
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		if err = p.check(ctx, adm); err == nil {
+			err = p.checkHistory(ctx, adm)
+		}
+		if err == nil || !passing(err) || time.Now().After(deadline) {
+			return err
+		}
+		p.cfg.Log.Warn("Kafka is not ready, asking again", "reason", err)
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	return p.checkHistory(ctx, adm)
+}
+
+// passing is whether what Kafka answered, or that a broker did not, can be
+// otherwise in a moment.
+func passing(err error) bool {
+	var dial *net.OpError
+	return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err) || errors.As(err, &dial)
 }
 
 // Reach says in one sentence that no broker answers.
@@ -173,7 +191,7 @@ func (p *Processor) assigned(ctx context.Context, partitions []int32) {
 		log := p.cfg.Log.With("partition", n)
 		w := &worker{
 			Processor: p, partition: n, log: log, store: p.cfg.Store(n), drain: r.drain, status: st,
-			journal: &journal{base: p.cfg.Kafka, admin: p.admin, topic: p.cfg.Topics.Journal, partition: n},
+			journal: &journal{base: p.cfg.Kafka, admin: p.admin, topic: p.cfg.Topics.Journal, partition: n, log: log},
 		}
 		p.workers[n], p.status[n] = r, st
 		log.Info("partition assigned")

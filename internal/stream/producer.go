@@ -20,6 +20,9 @@ import (
 // markers; one that is open for longer than this is a fault.
 const transactionTimeout = 60 * time.Second
 
+// patience is how long recovery waits for Kafka before it says so.
+const patience = 5 * time.Second
+
 // producer is the one transactional producer of a partition. Whoever opens it
 // last fences all before: their open transactions are aborted, and none of
 // their later requests is accepted.
@@ -62,6 +65,11 @@ func openProducer(ctx context.Context, cfg *Config, p int32, maxMessage int32) (
 	if err != nil {
 		return nil, fmt.Errorf("opening the producer: %w", err)
 	}
+	began := time.Now()
+	slow := time.AfterFunc(patience, func() {
+		cfg.Log.Warn("still waiting for the previous producer to be fenced", "partition", p, "for", time.Since(began).Round(time.Second))
+	})
+	defer slow.Stop()
 	if _, _, err := cl.ProducerID(ctx); err != nil {
 		cl.Close()
 		return nil, fmt.Errorf("fencing the previous producer: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -673,7 +674,7 @@ func TestRebaseBeginsFromAnIntactState(t *testing.T) {
 // journalOf reads all records of a journal partition.
 func (w *world) journalOf(p int32) (all []*protocol.Record) {
 	w.t.Helper()
-	j := &journal{base: w.cfg.Kafka, admin: kadm.NewClient(w.client()), topic: w.cfg.Topics.Journal, partition: p}
+	j := &journal{base: w.cfg.Kafka, admin: kadm.NewClient(w.client()), topic: w.cfg.Topics.Journal, partition: p, log: slog.New(slog.DiscardHandler)}
 	ctx := context.Background()
 	end, err := j.end(ctx, 5*time.Second)
 	if err != nil {
@@ -692,7 +693,7 @@ func (w *world) journalOf(p int32) (all []*protocol.Record) {
 // lastOffset is where the last journal record of a partition lies.
 func (w *world) lastOffset(p int32) int64 {
 	w.t.Helper()
-	j := &journal{base: w.cfg.Kafka, admin: kadm.NewClient(w.client()), topic: w.cfg.Topics.Journal, partition: p}
+	j := &journal{base: w.cfg.Kafka, admin: kadm.NewClient(w.client()), topic: w.cfg.Topics.Journal, partition: p, log: slog.New(slog.DiscardHandler)}
 	k, err := lastJournal(j)
 	if err != nil {
 		w.t.Fatal(err)

@@ -227,7 +227,7 @@ func (w *world) settled(n int64) {
 			if err != nil || due > 0 {
 				return false, fmt.Sprintf("partition %d: %d customers are due, %v", p, due, err)
 			}
-			j := &journal{base: w.cfg.Kafka, admin: adm, topic: w.cfg.Topics.Journal, partition: p}
+			j := &journal{base: w.cfg.Kafka, admin: adm, topic: w.cfg.Topics.Journal, partition: p, log: slog.New(slog.DiscardHandler)}
 			k, err := lastJournal(j)
 			if err != nil || k.Point != f.Point {
 				return false, fmt.Sprintf("partition %d: applied %d, published %d, %v", p, f.Seq, k.Seq, err)

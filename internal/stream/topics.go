@@ -149,6 +149,7 @@ func (p *Processor) check(ctx context.Context, adm *kadm.Client) error {
 	if n := count(t.Journal); n != p.partitions {
 		return fmt.Errorf("the journal %s has %d partitions, the inputs have %d: they must be the same", t.Journal, n, p.partitions)
 	}
+	p.topicIDs = nil
 	for _, name := range append(append([]string{}, t.Inputs...), t.Journal) {
 		p.topicIDs = append(p.topicIDs, found[name].ID.String())
 	}
