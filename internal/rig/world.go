@@ -15,7 +15,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tierstream/tierstream/internal/event"
@@ -389,30 +388,6 @@ func (w *World) Alter(topic string, settings map[string]string) {
 		if r.Err != nil {
 			w.t.Fatalf("%s: %v %s", topic, r.Err, r.ErrMessage)
 		}
-	}
-}
-
-// Refused waits until a topic that wants more replicas than it has refuses
-// records: a broker knows of a changed setting a moment after it was accepted.
-// What it tries is aborted.
-func (w *World) Refused(topic string) {
-	w.t.Helper()
-	cl := w.Open(kgo.TransactionalID(w.Namespace+"-probe"), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RecordRetries(0))
-	defer cl.Close()
-	for p := range w.Config.Partitions {
-		Until(w.t, 30*time.Second, "waiting for "+topic+" to refuse records", func() error {
-			if err := cl.BeginTransaction(); err != nil {
-				w.t.Fatal(err)
-			}
-			tried := cl.ProduceSync(w.t.Context(), &kgo.Record{Topic: topic, Partition: p, Value: []byte("probe")}).FirstErr()
-			if err := cl.EndTransaction(w.t.Context(), kgo.TryAbort); err != nil {
-				w.t.Fatal(err)
-			}
-			if !errors.Is(tried, kerr.NotEnoughReplicas) {
-				return fmt.Errorf("partition %d answers %v", p, tried) //nolint:errorlint // it may be nil
-			}
-			return nil
-		})
 	}
 }
 

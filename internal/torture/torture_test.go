@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -457,8 +456,6 @@ func (r *run) branchRedis() string {
 // toBranch does so by way of an older copy, and says which partitions are on
 // another branch.
 func (r *run) toBranch(older redisCopy) (strange []int, killed int) {
-	// Nothing commits any more: the journal wants more replicas than there are.
-	r.w.Alter(r.w.Topics.Journal, map[string]string{"min.insync.replicas": strconv.Itoa(*brokers + 1)})
 	rig.Until(r.t, patience, "waiting for batches that are applied and not published", func() error {
 		r.alive()
 		if n := r.w.OpenBatches(); n < int(r.w.Config.Partitions) {
@@ -470,7 +467,6 @@ func (r *run) toBranch(older redisCopy) (strange []int, killed int) {
 	for len(r.fleet.On) > 0 {
 		r.fleet.Kill(0)
 	}
-	r.w.Alter(r.w.Topics.Journal, map[string]string{"min.insync.replicas": ""})
 	branch := r.backup()
 	r.restore(older)
 	for range *consumers {
