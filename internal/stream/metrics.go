@@ -36,7 +36,7 @@ type metrics struct {
 }
 
 func newMetrics() (*metrics, error) {
-	m := &metrics{meter: otel.Meter("github.com/tierstream/tierstream"), stages: map[string]metric.MeasurementOption{}}
+	m := &metrics{meter: otel.Meter(scope), stages: map[string]metric.MeasurementOption{}}
 	var errs []error
 	counter := func(name, unit, text string) metric.Int64Counter {
 		c, err := m.meter.Int64Counter(name, metric.WithUnit(unit), metric.WithDescription(text))

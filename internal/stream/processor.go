@@ -12,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tierstream/tierstream/internal/protocol"
@@ -26,6 +28,7 @@ type Processor struct {
 	group     *group
 	admin     *kadm.Client
 	metrics   *metrics
+	tracer    trace.Tracer
 
 	partitions int32
 	clusterID  string
@@ -55,7 +58,7 @@ func New(cfg Config) (*Processor, error) {
 		return nil, err
 	}
 	p := &Processor{
-		cfg: c, rulesHash: c.Rules.Hash(), metrics: m,
+		cfg: c, rulesHash: c.Rules.Hash(), metrics: m, tracer: otel.Tracer(scope),
 		rules:   &rulesLog{base: c.Kafka, topic: c.Topics.Rules},
 		workers: map[int32]*running{}, status: map[int32]*partitionStatus{},
 	}

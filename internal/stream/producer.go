@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
@@ -28,6 +30,7 @@ const patience = 5 * time.Second
 // their later requests is accepted.
 type producer struct {
 	client    *kgo.Client
+	tracer    trace.Tracer
 	topics    Topics
 	namespace string
 	partition int32
@@ -74,7 +77,7 @@ func openProducer(ctx context.Context, cfg *Config, p int32, maxMessage int32) (
 		cl.Close()
 		return nil, fmt.Errorf("fencing the previous producer: %w", err)
 	}
-	return &producer{client: cl, topics: cfg.Topics, namespace: cfg.Namespace, partition: p, msgpack: cfg.MsgpackChanges, max: int(maxMessage)}, nil
+	return &producer{client: cl, tracer: otel.Tracer(scope), topics: cfg.Topics, namespace: cfg.Namespace, partition: p, msgpack: cfg.MsgpackChanges, max: int(maxMessage)}, nil
 }
 
 func (p *producer) close() { p.client.Close() }
@@ -85,7 +88,9 @@ func (p *producer) close() { p.client.Close() }
 //
 // A dead letter that does not fit its topic goes without its value, see
 // [producer.fit].
-func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (protocol.Published, error) {
+func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (_ protocol.Published, err error) {
+	var sent sends
+	defer func() { sent.end(err) }()
 	if err := p.client.BeginTransaction(); err != nil {
 		return protocol.Published{}, fmt.Errorf("beginning a transaction: %w", err)
 	}
@@ -120,6 +125,8 @@ func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (prot
 			}
 			if m.Stream == protocol.DeadLetters {
 				p.fit(r)
+			} else {
+				sent.add(ctx, p.tracer, r)
 			}
 			p.client.Produce(ctx, r, promise)
 		}
@@ -130,7 +137,7 @@ func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (prot
 		return protocol.Published{}, fmt.Errorf("flushing a transaction: %w", err)
 	}
 	mu.Lock()
-	err := bad
+	err = bad
 	mu.Unlock()
 	if err != nil {
 		// The client would commit what did get through. Never.

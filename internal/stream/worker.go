@@ -99,10 +99,11 @@ type session struct {
 
 	mu         sync.Mutex // guards machine; the apply loop and the publisher share it
 	machine    protocol.Machine
-	more       chan struct{} // something to publish
-	room       chan struct{} // something was published
-	pending    int           // bytes unpublished
-	publishing chan struct{} // closed when the publisher has ended; nil before it began
+	more       chan struct{}                // something to publish
+	room       chan struct{}                // something was published
+	pending    int                          // bytes unpublished
+	traced     map[uint64]trace.SpanContext // spans of batches that are not published, by seq
+	publishing chan struct{}                // closed when the publisher has ended; nil before it began
 
 	state   protocol.State
 	flood   protocol.Flood
@@ -131,7 +132,7 @@ type session struct {
 func (w *worker) session(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	s := &session{worker: w, more: make(chan struct{}, 1), room: make(chan struct{}, 1), cache: newCache(w.cfg.CacheBytes), customers: fold.Set{}, litter: true, cursor: "0"}
+	s := &session{worker: w, more: make(chan struct{}, 1), room: make(chan struct{}, 1), cache: newCache(w.cfg.CacheBytes), customers: fold.Set{}, traced: map[uint64]trace.SpanContext{}, litter: true, cursor: "0"}
 	if _, err := rand.Read(s.owner[:]); err != nil {
 		return fmt.Errorf("choosing an owner: %w", err)
 	}
@@ -344,15 +345,15 @@ func (s *session) foldBatch(ctx context.Context, in *fold.Input, next []protocol
 	if err := s.loadOriginals(ctx, in); err != nil {
 		return nil, err
 	}
-	began := time.Now()
+	_, stage := s.stage(ctx, "fold")
 	out, err := s.engine.Fold(in)
+	stage.end(err)
 	if errors.Is(err, fold.ErrFlood) {
 		return nil, stopError{err}
 	}
 	if err != nil {
 		return nil, stopf("folding batch %d: %w", in.Parent.Seq+1, err)
 	}
-	s.metrics.stage(ctx, "fold", began)
 	return out, nil
 }
 
@@ -372,11 +373,12 @@ func (s *session) find(set fold.Set, id string, missing *[]*fold.Customer) *fold
 }
 
 // load makes new customers what Redis holds of them.
-func (s *session) load(ctx context.Context, customers []*fold.Customer) error {
+func (s *session) load(ctx context.Context, customers []*fold.Customer) (err error) {
 	if len(customers) == 0 {
 		return nil
 	}
-	began := time.Now()
+	ctx, stage := s.stage(ctx, "load")
+	defer func() { stage.end(err) }()
 	ids := make([]string, len(customers))
 	for i, c := range customers {
 		ids[i] = c.ID
@@ -395,7 +397,6 @@ func (s *session) load(ctx context.Context, customers []*fold.Customer) error {
 		}
 		*c = *stored
 	}
-	s.metrics.stage(ctx, "load", began)
 	return nil
 }
 
@@ -430,8 +431,9 @@ func (s *session) loadOriginals(ctx context.Context, in *fold.Input) error {
 
 // write makes a batch the state. entry is nil when its outputs are published
 // already.
-func (s *session) write(ctx context.Context, out *fold.Output, entry *protocol.Entry, k protocol.Published, drop []uint64) error {
-	began := time.Now()
+func (s *session) write(ctx context.Context, out *fold.Output, entry *protocol.Entry, k protocol.Published, drop []uint64) (err error) {
+	ctx, stage := s.stage(ctx, "apply")
+	defer func() { stage.end(err) }()
 	b := &state.Batch{
 		Identity: s.machine.Identity(), Point: out.Entry.Point(), State: &out.State, Flood: &out.Flood,
 		Published: k, Drop: drop, Entry: entry, Customers: make([]state.Put, len(out.Puts)),
@@ -462,7 +464,6 @@ func (s *session) write(ctx context.Context, out *fold.Output, entry *protocol.E
 		s.metrics.rejections.Add(ctx, 1, s.status.attrs)
 		return errRejected
 	}
-	s.metrics.stage(ctx, "apply", began)
 	return nil
 }
 
@@ -593,6 +594,8 @@ type batch struct {
 	*taken
 	wall    time.Time
 	records []*fold.Record
+
+	took, decoded time.Time // when it was read, and when it was decoded
 }
 
 // ahead is a batch that was read ahead, or why it could not be.
@@ -617,7 +620,9 @@ func (s *session) read(ctx context.Context, after []protocol.Position) (*batch, 
 	if err != nil {
 		return nil, err
 	}
-	return &batch{taken: t, wall: now, records: s.decode(ctx, t)}, nil
+	b := &batch{taken: t, wall: now, took: time.Now()}
+	b.records, b.decoded = s.decode(ctx, t), time.Now()
+	return b, nil
 }
 
 // readAhead begins to read the batch after the one that is being applied,
@@ -686,7 +691,7 @@ func (s *session) apply(parent context.Context) error {
 			}
 			continue
 		}
-		if err := s.applyBatch(ctx, in, b.taken); err != nil {
+		if err := s.applyBatch(ctx, in, b); err != nil {
 			return err
 		}
 	}
@@ -694,17 +699,17 @@ func (s *session) apply(parent context.Context) error {
 
 // applyBatch folds one batch, makes it the state, and hands it to the
 // publisher.
-func (s *session) applyBatch(ctx context.Context, in *fold.Input, t *taken) (err error) {
-	tctx, span := tracer.Start(ctx, "tierstream.batch", trace.WithSpanKind(trace.SpanKindConsumer))
-	defer func() { endSpan(span, err) }()
-	linkProducers(span, in.Records)
-	out, err := s.foldBatch(tctx, in, t.next)
+func (s *session) applyBatch(ctx context.Context, in *fold.Input, b *batch) (err error) {
+	tctx, traced := s.traceBatch(ctx, b)
+	defer func() { traced.end(err) }()
+	out, err := s.foldBatch(tctx, in, b.next)
 	if err != nil {
 		return err
 	}
-	if len(t.records) > 0 {
-		s.readAhead(ctx, t.next)
+	if len(b.taken.records) > 0 {
+		s.readAhead(ctx, b.next)
 	}
+	traced.span.SetAttributes(attribute.Int("tierstream.changes", out.Changes), attribute.Int64("tierstream.seq", int64(out.Entry.Seq)))
 	if err := s.applied(tctx, out); err != nil {
 		return err
 	}
@@ -714,8 +719,6 @@ func (s *session) applyBatch(ctx context.Context, in *fold.Input, t *taken) (err
 		}
 	}
 	s.metrics.batch(tctx, s.status.attrs, out)
-	span.SetAttributes(attribute.Int("partition", int(s.partition)), attribute.Int("records", len(t.records)),
-		attribute.Int("changes", out.Changes), attribute.Int64("seq", int64(out.Entry.Seq)))
 	return nil
 }
 
@@ -732,6 +735,9 @@ func (s *session) applied(ctx context.Context, out *fold.Output) error {
 	s.mu.Lock()
 	s.machine.Applied(out.Entry, len(drop))
 	s.pending += out.Entry.Size()
+	if sc := trace.SpanContextFromContext(ctx); sc.IsSampled() {
+		s.traced[out.Entry.Seq] = sc
+	}
 	s.mu.Unlock()
 	s.signal(s.more)
 	s.settle(out)
@@ -829,8 +835,7 @@ func (s *session) publisher(ctx context.Context, p *producer) error {
 			continue
 		}
 		began := time.Now()
-		tctx, span := tracer.Start(ctx, "tierstream.publish", trace.WithSpanKind(trace.SpanKindProducer),
-			trace.WithAttributes(attribute.Int("partition", int(s.partition)), attribute.Int("batches", n)))
+		tctx, span := s.traceTransaction(ctx, entries)
 		k, err := p.publish(tctx, entries)
 		endSpan(span, err)
 		if err != nil {
