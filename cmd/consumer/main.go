@@ -9,18 +9,16 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
-	"os/signal"
 	"runtime/debug"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tierstream/tierstream/internal/api"
+	"github.com/tierstream/tierstream/internal/cli"
 	"github.com/tierstream/tierstream/internal/embedded"
 	"github.com/tierstream/tierstream/internal/state"
 	"github.com/tierstream/tierstream/internal/stream"
@@ -32,16 +30,13 @@ func main() {
 		// collector that runs half as often saves about a tenth of the processor.
 		debug.SetGCPercent(200)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		err = nil // asked to end while it was still starting
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "consumer:", err)
-		os.Exit(1)
-	}
+	cli.Main("consumer", func(ctx context.Context) error {
+		err := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			return nil // asked to end while it was still starting
+		}
+		return err
+	})
 }
 
 // run builds the parts bottom up, starts them together and stops them in
@@ -147,21 +142,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if err != nil {
 		return fmt.Errorf("listening for /healthz, /readyz and /metrics: %w", err)
 	}
-	srv := &http.Server{Handler: api.Handler(p.Ready, tel.metrics, p.Degraded), ReadHeaderTimeout: 5 * time.Second}
-
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serving HTTP: %w", err)
-		}
-		return nil
-	})
-	g.Go(func() error {
-		<-ctx.Done()
-		c, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-		defer cancel()
-		return srv.Shutdown(c)
-	})
+	g.Go(func() error { return api.Serve(ctx, l, api.Handler(p.Ready, tel.metrics, p.Degraded)) })
 	g.Go(func() error { return p.Run(ctx) })
 	if sv != nil {
 		g.Go(func() error { return demo(ctx, f, sv, kafka, p, l.Addr().String(), stdout) })

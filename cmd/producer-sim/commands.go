@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/tierstream/tierstream/internal/cli"
 	"github.com/tierstream/tierstream/internal/sim"
 	"github.com/tierstream/tierstream/internal/sim/produce"
 )
@@ -39,7 +40,7 @@ type generateCmd struct {
 
 func (c *generateCmd) run(ctx context.Context, out output) error {
 	if c.Resume != "" && (c.Days != 0 || c.LiveRate != 0) {
-		return &usageError{errors.New("--resume needs a model that is the same in the next run: give --start instead of --days, and no --live-rate")}
+		return cli.Usage(errors.New("--resume needs a model that is the same in the next run: give --start instead of --days, and no --live-rate"))
 	}
 	model := sim.DefaultConfig()
 	model.Seed, model.Prefix = c.Seed, c.Prefix
@@ -49,7 +50,7 @@ func (c *generateCmd) run(ctx context.Context, out output) error {
 	now := time.Now()
 	switch {
 	case c.Start != "" && c.Days != 0:
-		return &usageError{errors.New("--start and --days exclude each other")}
+		return cli.Usage(errors.New("--start and --days exclude each other"))
 	case c.Start != "":
 		start, err := parseMoment("start", c.Start)
 		if err != nil {
@@ -59,15 +60,15 @@ func (c *generateCmd) run(ctx context.Context, out output) error {
 	case c.Days > 0:
 		model.Start = now.Add(-time.Duration(c.Days * 24 * float64(time.Hour)))
 	case c.Days < 0:
-		return &usageError{errors.New("--days must be more than 0")}
+		return cli.Usage(errors.New("--days must be more than 0"))
 	}
 	if err := model.Validate(); err != nil {
-		return &usageError{err}
+		return cli.Usage(err)
 	}
 	if c.LiveRate != 0 {
 		var err error
 		if model, err = model.LiveFrom(now, c.LiveRate); err != nil {
-			return &usageError{err}
+			return cli.Usage(err)
 		}
 	}
 	g, err := sim.New(model)
@@ -83,7 +84,7 @@ func (c *generateCmd) run(ctx context.Context, out output) error {
 		messages = before(until, messages)
 	}
 	if c.DryRun && c.Events == 0 && c.Until == "" {
-		return &usageError{errors.New("--dry-run has no end of its own: give --events or --until")}
+		return cli.Usage(errors.New("--dry-run has no end of its own: give --events or --until"))
 	}
 	return c.send(ctx, out, messages)
 }
@@ -110,7 +111,7 @@ type cdnowCmd struct {
 func (c *cdnowCmd) run(ctx context.Context, out output) error {
 	zone, err := time.LoadLocation(c.Zone)
 	if err != nil {
-		return &usageError{fmt.Errorf("--zone: %w", err)}
+		return cli.Usage(fmt.Errorf("--zone: %w", err))
 	}
 	messages, err := sim.ReadCDNOW(c.File, zone)
 	if err != nil {
@@ -131,7 +132,7 @@ type uciCmd struct {
 func (c *uciCmd) run(ctx context.Context, out output) error {
 	zone, err := time.LoadLocation(c.Zone)
 	if err != nil {
-		return &usageError{fmt.Errorf("--zone: %w", err)}
+		return cli.Usage(fmt.Errorf("--zone: %w", err))
 	}
 	messages, summary, err := sim.ReadUCI(c.File, zone)
 	if err != nil {
@@ -153,7 +154,7 @@ type ndjsonCmd struct {
 func (c *ndjsonCmd) run(ctx context.Context, out output) error {
 	topics, _, err := c.check()
 	if err != nil {
-		return &usageError{err}
+		return cli.Usage(err)
 	}
 	var readers []io.Reader
 	for _, path := range c.Files {
@@ -224,17 +225,17 @@ func (c *copyCmd) run(ctx context.Context, out output) error {
 		c.To = c.Topics
 	}
 	if len(c.To) != len(c.Topics) {
-		return &usageError{fmt.Errorf("--to-topics: %d names for %d topics", len(c.To), len(c.Topics))}
+		return cli.Usage(fmt.Errorf("--to-topics: %d names for %d topics", len(c.To), len(c.Topics)))
 	}
 	if err := c.check(); err != nil {
-		return &usageError{err}
+		return cli.Usage(err)
 	}
 	names := map[string]string{}
 	for i, t := range c.Topics {
 		names[t] = c.To[i]
 	}
 	if len(names) < len(c.Topics) {
-		return &usageError{errors.New("--topics: a name occurs twice")}
+		return cli.Usage(errors.New("--topics: a name occurs twice"))
 	}
 	var rule kgo.Partitioner
 	if c.Partitioner == "keep" {

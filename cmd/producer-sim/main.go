@@ -5,39 +5,21 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 	_ "time/tzdata" // for --zone, where the system has no zone data
 
-	"github.com/alecthomas/kong"
+	"github.com/tierstream/tierstream/internal/cli"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
-	stop()
-	if err == nil {
-		return
-	}
-	fmt.Fprintln(os.Stderr, "producer-sim:", err)
-	var usage *usageError
-	if errors.As(err, &usage) {
-		os.Exit(2)
-	}
-	os.Exit(1)
+	cli.Main("producer-sim", func(ctx context.Context) error {
+		return run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	})
 }
-
-// usageError is a command line that cannot be understood.
-type usageError struct{ cause error }
-
-func (e *usageError) Error() string { return e.cause.Error() + " (see producer-sim --help)" }
-func (e *usageError) Unwrap() error { return e.cause }
 
 const description = `Sends customer events to Kafka: purchases, returns, complaints, referrals, feedback and costs, as CloudEvents keyed by customer.
 
@@ -61,8 +43,8 @@ A message is never sent before its own time: a run that reaches the present goes
 
 Every flag can be set in the environment too: --bad-rate as TIERSTREAM_SIM_BAD_RATE. The exit code is 0 after a complete run or Ctrl-C, 1 after a failure, 2 for a wrong command line.`
 
-// cli is the command line; kong reads the tags.
-type cli struct {
+// commands are the command line; kong reads the tags.
+type commands struct {
 	Generate generateCmd `cmd:"" help:"Send the traffic of a seeded model. The same seed and flags give the same events."`
 	CDNOW    cdnowCmd    `cmd:"" name:"cdnow" help:"Send the CDNOW purchase log (1997 to 1998), one event per row, in time order."`
 	UCI      uciCmd      `cmd:"" name:"uci" help:"Send the UCI Online Retail log (2010 to 2011): invoices as purchases, credit notes as returns, in time order."`
@@ -73,28 +55,14 @@ type cli struct {
 // run is the program without its process: it returns when the run is complete,
 // ctx is done or something failed.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
-	var c cli
-	helped := false
-	parser, err := kong.New(&c,
-		kong.Name("producer-sim"),
-		kong.Description(description),
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(int) { helped = true }),
-		kong.Resolvers(environment(getenv)),
-		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true}),
-	)
-	if err != nil {
-		return fmt.Errorf("building command line: %w", err)
+	var c commands
+	program := cli.Program{
+		Name: "producer-sim", Description: description, Grammar: &c,
+		Env: cli.Env{Prefix: "TIERSTREAM_SIM_", Getenv: getenv}, Stdout: stdout, Stderr: stderr,
 	}
-	if len(args) == 0 {
-		args = []string{"--help"}
-	}
-	selected, err := parser.Parse(args)
-	if helped {
-		return nil
-	}
-	if err != nil {
-		return &usageError{err}
+	selected, err := program.Parse(args)
+	if selected == nil {
+		return err
 	}
 	out := output{stdout: stdout, stderr: stderr}
 	switch command, _, _ := strings.Cut(selected.Command(), " "); command {
@@ -111,18 +79,6 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	}
 }
 
-// environment lets a flag without a value on the command line take it from
-// TIERSTREAM_SIM_<FLAG>.
-func environment(getenv func(string) string) kong.Resolver {
-	return kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-		name := "TIERSTREAM_SIM_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
-		if value := getenv(name); value != "" && flag.Name != "help" {
-			return value, nil
-		}
-		return nil, nil
-	})
-}
-
 // output is where a command writes.
 type output struct{ stdout, stderr io.Writer }
 
@@ -133,7 +89,7 @@ func parseMoment(flag, s string) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return t, &usageError{fmt.Errorf("--%s %q: want 2025-01-31 or 2025-01-31T09:00:00+01:00", flag, s)}
+		return t, cli.Usage(fmt.Errorf("--%s %q: want 2025-01-31 or 2025-01-31T09:00:00+01:00", flag, s))
 	}
 	return t, nil
 }

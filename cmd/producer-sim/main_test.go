@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/tierstream/tierstream/internal/cli"
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/replay"
 	"github.com/tierstream/tierstream/internal/sim"
@@ -500,8 +500,7 @@ func TestWrongCommandLinesAreUsageErrors(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		err := run(t.Context(), args, nothing, &out, &out)
-		var usage *usageError
-		if !errors.As(err, &usage) {
+		if !cli.IsUsage(err) {
 			t.Errorf("%q: got %v", args, err)
 		}
 	}

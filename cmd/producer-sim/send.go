@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/tierstream/tierstream/internal/cli"
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/sim"
 	"github.com/tierstream/tierstream/internal/sim/produce"
@@ -153,11 +154,11 @@ func (d *delivery) keep(progress *produce.Progress, c *produce.Checkpoint) (stop
 func partitioner(rule string) (kgo.Partitioner, error) {
 	named, err := event.ParsePartitioner(rule)
 	if err != nil {
-		return nil, &usageError{err}
+		return nil, cli.Usage(err)
 	}
 	p, err := produce.Partitioner(named)
 	if err != nil {
-		return nil, &usageError{err}
+		return nil, cli.Usage(err)
 	}
 	return p, nil
 }
@@ -179,7 +180,7 @@ type sending struct {
 func (s *sending) send(ctx context.Context, out output, messages iter.Seq[sim.Message]) error {
 	topics, formats, err := s.check()
 	if err != nil {
-		return &usageError{err}
+		return cli.Usage(err)
 	}
 	if s.DryRun {
 		return s.print(ctx, out, messages, topics)

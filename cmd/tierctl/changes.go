@@ -15,6 +15,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tierstream/tierstream/internal/cli"
 	"github.com/tierstream/tierstream/internal/contract"
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
@@ -43,7 +44,7 @@ func (c *changesCmd) Help() string {
 func (c *changesCmd) Run(ctx context.Context, conn *connection, t *terminal) error {
 	for _, d := range c.Direction {
 		if !slices.Contains([]string{"assigned", "up", "down"}, d) {
-			return &usageError{fmt.Errorf("--direction %s: want assigned, up or down", d)}
+			return cli.Usage(fmt.Errorf("--direction %s: want assigned, up or down", d))
 		}
 	}
 	since, err := parseMoment("since", c.Since)

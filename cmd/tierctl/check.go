@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tierstream/tierstream/internal/check"
+	"github.com/tierstream/tierstream/internal/cli"
 )
 
 type checkCmd struct {
@@ -28,19 +29,10 @@ Exit code: 0 all of it holds, 1 something does not, 2 it could not be checked.
   tierctl check --replay --json`
 }
 
-// exitError is an error that chooses the exit code.
-type exitError struct {
-	code  int
-	cause error
-}
-
-func (e *exitError) Error() string { return e.cause.Error() }
-func (e *exitError) Unwrap() error { return e.cause }
-
 func (c *checkCmd) Run(ctx context.Context, conn *connection, t *terminal) error {
 	s, err := conn.open(ctx, t, needRedis|needKafka)
 	if err != nil {
-		return &exitError{2, err}
+		return cli.Exit(2, err)
 	}
 	defer s.close()
 	began := time.Now()
@@ -55,7 +47,7 @@ func (c *checkCmd) Run(ctx context.Context, conn *connection, t *terminal) error
 	})
 	stop()
 	if err != nil {
-		return &exitError{2, fmt.Errorf("could not be checked: %w", err)}
+		return cli.Exit(2, fmt.Errorf("could not be checked: %w", err))
 	}
 	if c.JSON {
 		enc := json.NewEncoder(t.out)
@@ -65,7 +57,7 @@ func (c *checkCmd) Run(ctx context.Context, conn *connection, t *terminal) error
 		err = writeReport(t.out, r)
 	}
 	if err == nil && !r.Holds {
-		err = &exitError{1, errors.New("not everything holds")}
+		err = cli.Exit(1, errors.New("not everything holds"))
 	}
 	return err
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/vmihailenco/msgpack/v5"
 
+	"github.com/tierstream/tierstream/internal/cli"
 	"github.com/tierstream/tierstream/internal/contract"
 	"github.com/tierstream/tierstream/internal/event"
 )
@@ -157,7 +158,7 @@ func parseMoment(flag, s string) (time.Time, error) {
 	}
 	t, err := parseInstant(flag, s)
 	if err != nil {
-		return t, &usageError{fmt.Errorf("--%s %q: want 2026-01-31, 2026-01-31T09:00:00+01:00, or how long ago, such as 2h", flag, s)}
+		return t, cli.Usage(fmt.Errorf("--%s %q: want 2026-01-31, 2026-01-31T09:00:00+01:00, or how long ago, such as 2h", flag, s))
 	}
 	return t, nil
 }
@@ -307,7 +308,7 @@ To send it again after the cause is gone, produce key, value and headers to the 
 func (c *lettersShowCmd) Run(ctx context.Context, conn *connection, t *terminal) error {
 	topic, partition, offset, ok := parsePlace(c.Place)
 	if !ok {
-		return &usageError{fmt.Errorf("%q: want topic/partition@offset, such as purchases/3@1184", c.Place)}
+		return cli.Usage(fmt.Errorf("%q: want topic/partition@offset, such as purchases/3@1184", c.Place))
 	}
 	s, err := conn.open(ctx, t, needKafka)
 	if err != nil {

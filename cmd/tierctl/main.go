@@ -5,52 +5,27 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"strings"
-	"syscall"
 
 	"github.com/alecthomas/kong"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/tierstream/tierstream/internal/cli"
 )
 
 func main() {
 	redis.SetLogger(silent{}) // what it would say comes as errors, too
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)
-	stop()
-	if err == nil {
-		return
-	}
-	fmt.Fprintln(os.Stderr, "tierctl:", err)
-	os.Exit(exitCode(err))
-}
-
-func exitCode(err error) int {
-	var usage *usageError
-	var chosen *exitError
-	switch {
-	case errors.As(err, &usage):
-		return 2
-	case errors.As(err, &chosen):
-		return chosen.code
-	}
-	return 1
+	cli.Main("tierctl", func(ctx context.Context) error {
+		return run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)
+	})
 }
 
 // silent is a logger of the Redis client that says nothing.
 type silent struct{}
 
 func (silent) Printf(context.Context, string, ...any) {}
-
-// usageError is a command line that cannot be understood.
-type usageError struct{ cause error }
-
-func (e *usageError) Error() string { return e.cause.Error() + " (see tierctl --help)" }
-func (e *usageError) Unwrap() error { return e.cause }
 
 const description = `Talks to a running tierstream: sends events, shows customers, explains.
 
@@ -66,8 +41,8 @@ Otherwise say where Kafka and Redis are, by flags or once in the environment:
 
 The exit code is 0 if all went well, 1 after a failure or a refused event, 2 for a wrong command line.`
 
-// cli is the command line; kong reads the tags.
-type cli struct {
+// commands are the command line; kong reads the tags.
+type commands struct {
 	connection
 
 	Send     sendCmd     `cmd:"" help:"Send one event, wait for it, and show before, after and the tier change."`
@@ -97,45 +72,18 @@ func (t *terminal) note(format string, args ...any) { fmt.Fprintf(t.err, format+
 
 // run is the program without its process.
 func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) error {
-	var c cli
-	helped := false
-	parser, err := kong.New(&c,
-		kong.Name("tierctl"),
-		kong.Description(description),
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(int) { helped = true }),
-		kong.ExplicitGroups([]kong.Group{{Key: connectionGroup, Title: "Where the services are (in the environment too: --redis as TIERSTREAM_REDIS):"}}),
-		kong.Resolvers(environment(getenv)),
-		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, WrapUpperBound: 110}),
-	)
-	if err != nil {
-		return fmt.Errorf("building command line: %w", err)
+	var c commands
+	program := cli.Program{
+		Name: "tierctl", Description: description, Grammar: &c, Stdout: stdout, Stderr: stderr,
+		// Flags of other groups have no variables: an amount that stands in the
+		// environment would be a trap.
+		Env:     cli.Env{Prefix: "TIERSTREAM_", Getenv: getenv, Groups: []string{connectionGroup}},
+		Options: []kong.Option{kong.ExplicitGroups([]kong.Group{{Key: connectionGroup, Title: "Where the services are (in the environment too: --redis as TIERSTREAM_REDIS):"}})},
 	}
-	if len(args) == 0 {
-		args = []string{"--help"}
-	}
-	selected, err := parser.Parse(args)
-	if helped {
-		return nil
-	}
-	if err != nil {
-		return &usageError{err}
+	selected, err := program.Parse(args)
+	if selected == nil {
+		return err
 	}
 	selected.BindTo(ctx, (*context.Context)(nil))
 	return selected.Run(&c.connection, &terminal{stdin, stdout, stderr})
-}
-
-// environment gives a connection flag that the command line leaves out the
-// value of TIERSTREAM_<FLAG>. Other flags have none: an amount that stands in
-// the environment would be a trap.
-func environment(getenv func(string) string) kong.Resolver {
-	return kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-		if flag.Group == nil || flag.Group.Key != connectionGroup {
-			return nil, nil
-		}
-		if v := getenv("TIERSTREAM_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))); v != "" {
-			return v, nil
-		}
-		return nil, nil
-	})
 }

@@ -15,6 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/tierstream/tierstream/internal/cli"
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/scoring"
 )
@@ -158,7 +159,7 @@ func (q *questions) ask(given, byDefault, question, flag string, check func(stri
 		return ""
 	}
 	wrong := func(err error) string {
-		q.err = &usageError{fmt.Errorf("%s: %w", flag, err)}
+		q.err = cli.Usage(fmt.Errorf("%s: %w", flag, err))
 		return ""
 	}
 	if given != "" || q.answers == nil {

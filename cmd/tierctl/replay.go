@@ -15,6 +15,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/tierstream/tierstream/internal/cli"
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
 	"github.com/tierstream/tierstream/internal/replay"
@@ -73,7 +74,7 @@ func (c *replayCanonicalCmd) Run(ctx context.Context, conn *connection, t *termi
 
 func (f *replayFlags) run(ctx context.Context, conn *connection, t *terminal, cfg replay.Config, from, events string, partitions int32) (err error) {
 	if cfg.Name, err = replay.ParseName(f.Into); err != nil {
-		return &usageError{fmt.Errorf("--into: %w", err)}
+		return cli.Usage(fmt.Errorf("--into: %w", err))
 	}
 	if cfg.From, err = parseEdge("from", from); err != nil {
 		return err
@@ -82,7 +83,7 @@ func (f *replayFlags) run(ctx context.Context, conn *connection, t *terminal, cf
 		return err
 	}
 	if f.Folder != "" && events != "" {
-		return &usageError{errors.New("--log or --events, not both")}
+		return cli.Usage(errors.New("--log or --events, not both"))
 	}
 	offline := (f.Folder != "" || events != "") && f.Output != "topics"
 	var s *site
@@ -267,7 +268,7 @@ func parseEdge(flag, text string) (e replay.Edge, err error) {
 				continue
 			}
 		}
-		return e, &usageError{fmt.Errorf("--%s %q: want a time, or topic/partition@offset like purchases/0@1184", flag, part)}
+		return e, cli.Usage(fmt.Errorf("--%s %q: want a time, or topic/partition@offset like purchases/0@1184", flag, part))
 	}
 	return e, nil
 }
@@ -338,7 +339,7 @@ func importEvents(path, dir string, rules *fold.Rules, partitions int32) (replay
 		return nil, err
 	}
 	if partitions < 1 {
-		return nil, &usageError{errors.New("--partitions: want at least 1")}
+		return nil, cli.Usage(errors.New("--partitions: want at least 1"))
 	}
 	f, err := os.Open(path)
 	if err != nil {

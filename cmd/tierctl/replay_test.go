@@ -11,12 +11,13 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/tierstream/tierstream/internal/check"
+	"github.com/tierstream/tierstream/internal/cli"
 	"github.com/tierstream/tierstream/internal/replay"
 )
 
 func TestCheckSaysWhatHolds(t *testing.T) {
 	w := newWorld(t)
-	if _, _, err := w.try("check"); exitCode(err) != 2 || !strings.Contains(err.Error(), "could not be checked") {
+	if _, _, err := w.try("check"); cli.ExitCode(err) != 2 || !strings.Contains(err.Error(), "could not be checked") {
 		t.Errorf("before any consumer ran: %v", err)
 	}
 	stop := w.start()
@@ -35,16 +36,16 @@ func TestCheckSaysWhatHolds(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, _, err = w.try("check")
-	if exitCode(err) != 1 || err.Error() != "not everything holds" {
+	if cli.ExitCode(err) != 1 || err.Error() != "not everything holds" {
 		t.Errorf("a wrong count: %v", err)
 	}
 	contains(t, out, `(?m)^I4  every record read is accounted for: DOES NOT HOLD, 2 times$`, `(?m)^    I4 partition \d.*: the fence says \d records read, and accounts for \d$`)
 	out, _, err = w.try("check", "--json")
 	var r check.Report
-	if e := json.Unmarshal([]byte(out), &r); e != nil || exitCode(err) != 1 || r.Holds || r.Found["I4"] != 2 || len(r.Violations) != 2 {
+	if e := json.Unmarshal([]byte(out), &r); e != nil || cli.ExitCode(err) != 1 || r.Holds || r.Found["I4"] != 2 || len(r.Violations) != 2 {
 		t.Errorf("%v, %v: %s", err, e, out)
 	}
-	if _, _, err := w.try("check", "--namespace", "other"); exitCode(err) != 2 {
+	if _, _, err := w.try("check", "--namespace", "other"); cli.ExitCode(err) != 2 {
 		t.Errorf("a namespace that is not there: %v", err)
 	}
 }
@@ -83,7 +84,7 @@ func TestReplayIsTheSameFromEverywhere(t *testing.T) {
 		}
 	}
 	_, err := offline("replay", "canonical", "--into", "replay-b", "--log", dir, "--expect", strings.Repeat("0", 64))
-	if exitCode(err) != 1 || !strings.Contains(err.Error(), "the hash is "+canonical+", expected was 000") {
+	if cli.ExitCode(err) != 1 || !strings.Contains(err.Error(), "the hash is "+canonical+", expected was 000") {
 		t.Errorf("another hash: %v", err)
 	}
 	// Another model gives other decisions, but the same facts are read.
@@ -107,7 +108,7 @@ func TestReplayIsTheSameFromEverywhere(t *testing.T) {
 		{"replay", "exact", "--into", "replay-x", "--to", "yesterday"},
 		{"replay", "canonical"},
 	} {
-		if _, _, err := w.try(bad...); exitCode(err) != 2 {
+		if _, _, err := w.try(bad...); cli.ExitCode(err) != 2 {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

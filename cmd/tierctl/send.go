@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tierstream/tierstream/internal/api"
+	"github.com/tierstream/tierstream/internal/cli"
 	"github.com/tierstream/tierstream/internal/contract"
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
@@ -246,7 +247,7 @@ func (c *envelope) send(ctx context.Context, conn *connection, t *terminal, clas
 		d.partition = c.Partition
 	}
 	if d.partition == event.AnyPartition {
-		return &usageError{fmt.Errorf("customer %s is new, and the partitioner is explicit: give the partition that your producers would choose with --partition", c.Customer)}
+		return cli.Usage(fmt.Errorf("customer %s is new, and the partitioner is explicit: give the partition that your producers would choose with --partition", c.Customer))
 	}
 
 	e := event.Event{ID: orNew("evt", c.ID), Source: "/tierctl", Customer: c.Customer, Time: time.Now().UnixMilli(), Test: c.Test}
@@ -258,7 +259,7 @@ func (c *envelope) send(ctx context.Context, conn *connection, t *terminal, clas
 		e.Time = at.UnixMilli()
 	}
 	if err := fill(&e, rules.Model.Currency()); err != nil {
-		return &usageError{err}
+		return cli.Usage(err)
 	}
 	if err := d.checkClock(ctx, rules, n, e.Time); err != nil {
 		return err
@@ -418,7 +419,7 @@ func (d *delivery) outputs(ctx context.Context, key []byte) (changes, letters in
 func (d *delivery) produce(ctx context.Context, e *event.Event, topic string, key []byte) error {
 	value, headers, err := event.Encode(e, event.BinaryJSON)
 	if err != nil {
-		return &usageError{err}
+		return cli.Usage(err)
 	}
 	r := &kgo.Record{Topic: topic, Partition: d.partition, Key: key, Value: value}
 	for _, h := range headers {
@@ -698,7 +699,7 @@ func parseInstant(flag, s string) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return t, &usageError{fmt.Errorf("--%s %q: want 2026-01-31 or 2026-01-31T09:00:00+01:00", flag, s)}
+		return t, cli.Usage(fmt.Errorf("--%s %q: want 2026-01-31 or 2026-01-31T09:00:00+01:00", flag, s))
 	}
 	return t, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/tierstream/tierstream/internal/cli"
 	"github.com/tierstream/tierstream/internal/stream"
 )
 
@@ -25,7 +26,7 @@ func (c *topicsCreateCmd) Help() string {
 
 func (c *topicsCreateCmd) Run(ctx context.Context, conn *connection, t *terminal) error {
 	if c.Partitions < 1 {
-		return &usageError{fmt.Errorf("--partitions %d: want at least 1", c.Partitions)}
+		return cli.Usage(fmt.Errorf("--partitions %d: want at least 1", c.Partitions))
 	}
 	s, err := conn.open(ctx, t, needKafka)
 	if err != nil {

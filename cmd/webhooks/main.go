@@ -12,9 +12,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
-	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -31,29 +28,15 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tierstream/tierstream/internal/api"
+	"github.com/tierstream/tierstream/internal/cli"
 	"github.com/tierstream/tierstream/internal/webhook"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
-	stop()
-	if err == nil {
-		return
-	}
-	fmt.Fprintln(os.Stderr, "webhooks:", err)
-	var usage *usageError
-	if errors.As(err, &usage) {
-		os.Exit(2)
-	}
-	os.Exit(1)
+	cli.Main("webhooks", func(ctx context.Context) error {
+		return run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	})
 }
-
-// usageError is a command line or a file of endpoints that is wrong.
-type usageError struct{ cause error }
-
-func (e *usageError) Error() string { return e.cause.Error() }
-func (e *usageError) Unwrap() error { return e.cause }
 
 const description = `Delivers tier changes to HTTP endpoints by the Standard Webhooks specification: signed, at least once, each customer's changes in order.
 
@@ -71,8 +54,8 @@ endpoints.yaml:
 
 Every flag can be set in the environment too: --brokers as TIERSTREAM_WEBHOOKS_BROKERS.`
 
-// cli is the command line; kong reads the tags.
-type cli struct {
+// commands are the command line; kong reads the tags.
+type commands struct {
 	Run    runCmd    `cmd:"" help:"Deliver until stopped."`
 	List   listCmd   `cmd:"" help:"Show what is set aside: parked deliveries, and with --waiting those that will be tried again."`
 	Replay replayCmd `cmd:"" help:"Deliver parked changes again."`
@@ -83,35 +66,15 @@ type cli struct {
 
 // run is the program without its process.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
-	var c cli
-	helped := false
-	parser, err := kong.New(&c,
-		kong.Name("webhooks"), kong.Description(description),
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(int) { helped = true }),
-		kong.Resolvers(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-			name := "TIERSTREAM_WEBHOOKS_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
-			if value := getenv(name); value != "" && flag.Name != "help" {
-				return value, nil
-			}
-			return nil, nil
-		})),
-		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true}),
-		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(&surroundings{getenv, stdout, stderr}),
-	)
-	if err != nil {
-		return fmt.Errorf("building command line: %w", err)
+	var c commands
+	program := cli.Program{
+		Name: "webhooks", Description: description, Grammar: &c,
+		Env: cli.Env{Prefix: "TIERSTREAM_WEBHOOKS_", Getenv: getenv}, Stdout: stdout, Stderr: stderr,
+		Options: []kong.Option{kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&surroundings{getenv, stdout, stderr})},
 	}
-	if len(args) == 0 {
-		args = []string{"--help"}
-	}
-	selected, err := parser.Parse(args)
-	if helped {
-		return nil
-	}
-	if err != nil {
-		return &usageError{fmt.Errorf("%w (see webhooks --help)", err)}
+	selected, err := program.Parse(args)
+	if selected == nil {
+		return err
 	}
 	return selected.Run()
 }
@@ -151,7 +114,7 @@ func endpointsFile(path string) (*webhook.Config, error) {
 	}
 	c, err := webhook.ParseConfig(text)
 	if err != nil {
-		return nil, &usageError{fmt.Errorf("%s: %w", path, err)}
+		return nil, cli.Usage(fmt.Errorf("%s: %w", path, err))
 	}
 	return c, nil
 }
@@ -213,22 +176,9 @@ func (c *runCmd) Run(ctx context.Context, s *surroundings) error {
 		sender.Close()
 		return fmt.Errorf("listening for /healthz, /readyz and /metrics: %w", err)
 	}
-	server := &http.Server{
-		Handler:           api.Handler(sender.Ready, promhttp.HandlerFor(registry, promhttp.HandlerOpts{})),
-		ReadHeaderTimeout: 5 * time.Second,
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serving HTTP: %w", err)
-		}
-		return nil
-	})
-	g.Go(func() error {
-		<-ctx.Done()
-		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-		defer cancel()
-		return server.Shutdown(ending)
+		return api.Serve(ctx, listener, api.Handler(sender.Ready, promhttp.HandlerFor(registry, promhttp.HandlerOpts{})))
 	})
 	g.Go(func() error { return sender.Run(ctx) })
 	log.Info("running", "endpoints", len(config.Endpoints), "listen", listener.Addr().String())
@@ -322,7 +272,7 @@ type replayCmd struct {
 func (c *replayCmd) Run(ctx context.Context, s *surroundings) error {
 	none := c.Endpoint == "" && c.Customer == "" && c.ID == nil && c.Since.IsZero() && c.Until.IsZero()
 	if none != c.All {
-		return &usageError{errors.New("say what to replay, or --all")}
+		return cli.Usage(errors.New("say what to replay, or --all"))
 	}
 	aside, err := webhook.OpenAside(ctx, c.kafka(), c.topics())
 	if err != nil {
@@ -366,7 +316,7 @@ func (c *testCmd) Run(ctx context.Context, s *surroundings) error {
 	}
 	e, err := config.Endpoint(c.Name)
 	if err != nil {
-		return &usageError{err}
+		return cli.Usage(err)
 	}
 	result, err := webhook.Test(ctx, e, s.getenv)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +16,8 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/tierstream/tierstream/internal/cli"
 )
 
 // command runs the program with its secret in the environment.
@@ -152,8 +153,7 @@ func TestWrongCommandLinesAreUsageErrors(t *testing.T) {
 		{"test", "other", "--endpoints", endpoints(t, "http://127.0.0.1:1/")},
 	} {
 		_, err := command(t, "", args...)
-		var usage *usageError
-		if !errors.As(err, &usage) {
+		if !cli.IsUsage(err) {
 			t.Errorf("%q: got %v", args, err)
 		}
 	}
@@ -166,7 +166,7 @@ func TestCommandsAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	documented := strings.Count(string(text), "\n| `webhooks ")
-	parser, err := kong.New(&cli{})
+	parser, err := kong.New(&commands{})
 	if err != nil {
 		t.Fatal(err)
 	}
