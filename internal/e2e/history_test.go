@@ -4,11 +4,13 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/rig"
@@ -82,13 +84,17 @@ func (w *world) deleteRecords(topic string, keep int64) {
 	}
 	upTo := kadm.Offsets{}
 	ends.Each(func(o kadm.ListedOffset) { upTo.AddOffset(topic, o.Partition, max(0, o.Offset-keep), -1) })
-	rs, err := w.Admin.DeleteRecords(context.Background(), upTo)
-	if err == nil {
-		err = rs.Error()
-	}
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	// A broker knows of a changed cleanup.policy a moment after it was accepted.
+	rig.Until(w.t, 30*time.Second, "waiting for records of "+topic+" to be deleted", func() error {
+		rs, err := w.Admin.DeleteRecords(context.Background(), upTo)
+		if err == nil {
+			err = rs.Error()
+		}
+		if err != nil && !errors.Is(err, kerr.PolicyViolation) {
+			w.t.Fatal(err)
+		}
+		return err
+	})
 }
 
 // TestHealsAnotherBranch: the state stands at a point that the journal does
