@@ -1,6 +1,6 @@
 // Command bench measures the consumer's throughput, CPU time and memory
-// against a naive loop and against the bare protocol, on a real Kafka and a
-// real Redis that it starts itself.
+// against a naive loop and against the bare protocol, and how long its tier
+// changes take, on a real Kafka and a real Redis that it starts itself.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -35,12 +36,15 @@ type flags struct {
 	Customers    int    `help:"Customers; each event's is drawn uniformly." default:"100000"`
 	Partitions   int32  `help:"Partitions of each topic." default:"4"`
 	Rounds       int    `help:"Rounds; the loops take turns in each." default:"3"`
-	Only         string `help:"Measure only one: naive, bare or full." enum:"naive,bare,full," default:""`
+	Only         string `help:"Measure only one: naive, bare, full or latency." enum:"naive,bare,full,latency," default:""`
 	CacheMB      int    `name:"cache-mb" help:"The full job's memory for customers, per partition." default:"256"`
 	Profile      string `help:"Write a CPU profile of the full job to this file, from an extra round, and print its top entries." placeholder:"FILE"`
 	Memory       bool   `help:"Drain a backlog with the full job once, and print its memory over time, instead of measuring throughput."`
 	MemoryEvents int64  `help:"Events of the backlog with --memory." default:"2000000"`
-	Write        bool   `help:"Write the report to docs/bench/README.md (--memory: docs/bench/memory.md), below what a person has written there."`
+	Write        bool   `help:"Write the report to docs/bench/README.md (--memory: memory.md, latency: latency.md), below what a person has written there."`
+
+	LatencyRate float64       `help:"Events per second while latency is measured." default:"5000"`
+	LatencyFor  time.Duration `help:"How long latency is measured." default:"20s"`
 
 	Task string `hidden:"" help:"Measure this task in this process (used by bench itself)."`
 }
@@ -48,7 +52,7 @@ type flags struct {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var f flags
 	k, err := kong.New(&f, kong.Name("bench"), kong.Writers(stdout, stderr),
-		kong.Description("Starts Kafka and Redis on this machine, loads a backlog, and measures how fast it is processed: by a naive loop, by the bare exactly-once protocol, and by the consumer."))
+		kong.Description("Starts Kafka and Redis on this machine, loads a backlog, and measures how fast it is processed: by a naive loop, by the bare exactly-once protocol, and by the consumer; then how long a tier change takes at a steady rate."))
 	if err != nil {
 		return err
 	}
@@ -58,7 +62,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if f.Task != "" {
 		return bench.Child(ctx, f.Task, stdout)
 	}
-	if f.Events < 1 || f.MemoryEvents < 1 || f.NaiveEvents < 0 || f.Customers < 1 || f.Partitions < 1 || f.Rounds < 1 || f.CacheMB < 1 {
+	if f.Events < 1 || f.MemoryEvents < 1 || f.NaiveEvents < 0 || f.Customers < 1 || f.Partitions < 1 || f.Rounds < 1 || f.CacheMB < 1 || f.LatencyRate <= 0 || f.LatencyFor <= 0 {
 		return errors.New("all numbers must be positive")
 	}
 	self, err := os.Executable()
@@ -69,7 +73,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		Loops:  []bench.Loop{bench.Naive, bench.NaiveEach, bench.Bare, bench.Full},
 		Events: f.Events, NaiveEvents: f.NaiveEvents, Customers: f.Customers, Partitions: f.Partitions,
 		Rounds: f.Rounds, CacheMB: f.CacheMB, Profile: f.Profile, Memory: f.Memory,
-		Self: []string{self, "--task"}, Progress: stderr,
+		LatencyRate: f.LatencyRate, Self: []string{self, "--task"}, Progress: stderr,
 	}
 	switch f.Only {
 	case "naive":
@@ -78,6 +82,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		s.Loops = []bench.Loop{bench.Bare}
 	case "full":
 		s.Loops = []bench.Loop{bench.Full}
+	case "latency":
+		s.Loops = nil
+	}
+	if f.Only == "" || f.Only == "latency" {
+		s.LatencyFor = f.LatencyFor
 	}
 	if f.Memory {
 		s.Events = f.MemoryEvents
@@ -92,7 +101,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err := r.Write(stdout, false); err != nil {
 		return err
 	}
-	if f.Profile != "" && !f.Memory {
+	if f.Profile != "" && !f.Memory && len(s.Loops) > 0 {
 		// The profile carries its own symbols; the tool comes with Go.
 		top := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-nodecount=40", f.Profile)
 		top.Stdout, top.Stderr = stdout, stderr
@@ -100,8 +109,23 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return fmt.Errorf("printing the profile: %w", err)
 		}
 	}
-	if f.Write {
-		return write(r, f.Memory, "go run ./cmd/bench "+strings.Join(args, " "))
+	if !f.Write {
+		return nil
+	}
+	command := "go run ./cmd/bench " + strings.Join(args, " ")
+	if l := r.Latency; l != nil {
+		alone := *r
+		alone.Suite.Loops = nil
+		if err := write(&alone, "latency.md", command); err != nil {
+			return err
+		}
+		r.Latency = nil
+	}
+	switch {
+	case f.Memory:
+		return write(r, "memory.md", command)
+	case len(r.Suite.Loops) > 0:
+		return write(r, "README.md", command)
 	}
 	return nil
 }
@@ -110,11 +134,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 const marker = "<!-- measured: written by go run ./cmd/bench --write -->"
 
 // write keeps the report below the marker; what stands above it stays.
-func write(r *bench.Report, memory bool, command string) error {
-	name := "README.md"
-	if memory {
-		name = "memory.md"
-	}
+func write(r *bench.Report, name, command string) error {
 	path := filepath.Join("docs", "bench", name)
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -3,8 +3,14 @@ package bench
 import (
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tierstream/tierstream/internal/customer"
 	"github.com/tierstream/tierstream/internal/event"
@@ -99,6 +105,7 @@ func TestReportSaysWhetherTargetsAreMet(t *testing.T) {
 		Suite:   Suite{Loops: []Loop{Naive, Bare, Full}, Events: 100, Rounds: 1},
 		Results: map[Loop][]*Result{Naive: res(10_000), Bare: res(200_000), Full: res(61_000)},
 	}
+	r.Latency = &Latency{Rate: 5000, Measured: time.Second, Sent: []time.Duration{1e6}, Seen: []time.Duration{2e6, 73.4e6}, Consumer: res(5000)[0]}
 	for _, markdown := range []bool{false, true} {
 		var b strings.Builder
 		if err := r.Write(&b, markdown); err != nil {
@@ -116,11 +123,75 @@ func TestReportSaysWhetherTargetsAreMet(t *testing.T) {
 				}
 			}
 		}
-		for _, want := range []string{"full / naive", "full / bare", "200,000", "all of it"} {
+		for _, want := range []string{"full / naive", "full / bare", "200,000", "all of it", "5,000 per second", "73.4"} {
 			if !strings.Contains(b.String(), want) {
 				t.Errorf("no %q in:\n%s", want, b.String())
 			}
 		}
+	}
+}
+
+func TestQuantile(t *testing.T) {
+	hundred := make([]time.Duration, 100)
+	for i := range hundred {
+		hundred[i] = time.Duration(i + 1)
+	}
+	for _, c := range []struct {
+		times []time.Duration
+		q     float64
+		want  time.Duration
+	}{
+		{nil, .5, 0}, {hundred[:1], .99, 1}, {hundred, .5, 50}, {hundred, .99, 99}, {hundred, .985, 99}, {hundred, 1, 100},
+	} {
+		if got := Quantile(c.times, c.q); got != c.want {
+			t.Errorf("quantile %v of %d is %d, want %d", c.q, len(c.times), got, c.want)
+		}
+	}
+}
+
+// When the broker stands still, every event that is due meanwhile has waited,
+// also those that could not be sent.
+func TestLatencyCountsWhatAPauseHeldUp(t *testing.T) {
+	const rate, pause = 500, 400 * time.Millisecond
+	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	task := Task{Loop: Full, Brokers: k.ListenAddrs()[0], Redis: miniredis.RunT(t).Addr(), Namespace: "latency", Partitions: 2, CacheMB: 1}
+	l := &Latency{Rate: rate, Measured: 2 * time.Second}
+	task.Events = l.events()
+
+	var produced atomic.Int64
+	k.ControlKey(kmsg.Produce.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+		k.KeepControl()
+		if produced.Add(1) == 40 {
+			time.Sleep(pause) // the whole broker waits for it
+		}
+		return nil, nil, false
+	})
+	g, ctx := errgroup.WithContext(t.Context())
+	g.Go(func() (err error) {
+		l.Consumer, err = Run(ctx, task)
+		return err
+	})
+	g.Go(func() error { return l.measure(ctx, task, 1000) })
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if len(l.Seen) != int(l.Consumer.Changes) || len(l.Sent) != len(l.Seen) {
+		t.Fatalf("%d changes seen, %d of them sent, %d are in Kafka", len(l.Seen), len(l.Sent), l.Consumer.Changes)
+	}
+	held := 0
+	for _, d := range l.Seen {
+		if d > pause/2 {
+			held++
+		}
+	}
+	// Half of the pause's events have waited for half of it or longer, and most
+	// of them cause a change.
+	if least := int(rate * pause.Seconds() / 4); held < least {
+		t.Errorf("%d changes waited for more than %v, want %d at least", held, pause/2, least)
 	}
 }
 

@@ -33,6 +33,9 @@ const (
 	costsShare      = 10
 )
 
+// firstID is added to the numbers in IDs, so that all have as many digits.
+const firstID = 1e9
+
 // All are the events in the order of their times, each with the index of its
 // topic. The event is reused. Every event's customer is drawn uniformly, which
 // is the hardest for whoever writes each customer once per batch.
@@ -48,7 +51,7 @@ func (b *Backlog) All() iter.Seq2[int, *event.Event] {
 		currency := scoring.Default().Currency()
 		typical := float64(scoring.Default().TypicalOrder())
 		end, span := b.End.UnixMilli(), float64(b.Span.Milliseconds())
-		id := func(letter string, n int64) string { return letter + strconv.FormatInt(1e9+n, 10) }
+		id := func(letter string, n int64) string { return letter + strconv.FormatInt(firstID+n, 10) }
 		var e event.Event
 		for n := int64(1); n <= b.Events; n++ {
 			c := rng.IntN(b.Customers)
@@ -104,22 +107,26 @@ func (b *Backlog) All() iter.Seq2[int, *event.Event] {
 
 var categories = [...]string{"books", "music", "garden", "kitchen", "sports", "toys", "shoes"}
 
-// Load sends the backlog as CloudEvents in binary mode with JSON data,
-// compressed with LZ4, each record keyed by its customer.
-func (b *Backlog) Load(ctx context.Context, brokers string) error {
+// loader opens a client that sends each record to its customer's partition.
+func loader(brokers string, opts ...kgo.Opt) (*kgo.Client, error) {
 	rule, err := event.ParsePartitioner("murmur2")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	cl, err := kgo.NewClient(
+	return kgo.NewClient(append(opts,
 		kgo.SeedBrokers(brokers),
 		kgo.RecordPartitioner(kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
 			return func(r *kgo.Record, n int) int { return int(rule.Partition(r.Key, int32(n))) }
 		})),
 		kgo.ProducerBatchCompression(kgo.Lz4Compression()),
-		kgo.ProducerLinger(20*time.Millisecond),
 		kgo.MaxBufferedRecords(200_000),
-	)
+	)...)
+}
+
+// Load sends the backlog, compressed with LZ4, each record keyed by its
+// customer.
+func (b *Backlog) Load(ctx context.Context, brokers string) error {
+	cl, err := loader(brokers, kgo.ProducerLinger(20*time.Millisecond))
 	if err != nil {
 		return err
 	}
@@ -138,13 +145,9 @@ func (b *Backlog) Load(ctx context.Context, brokers string) error {
 		}
 	}
 	for topic, e := range b.All() {
-		value, headers, err := event.Encode(e, event.BinaryJSON)
+		r, err := record(topic, e)
 		if err != nil {
 			return fmt.Errorf("loading the backlog: %w", err)
-		}
-		r := &kgo.Record{Topic: inputs[topic], Key: []byte(e.Customer), Value: value, Headers: make([]kgo.RecordHeader, len(headers))}
-		for i, h := range headers {
-			r.Headers[i] = kgo.RecordHeader(h)
 		}
 		cl.Produce(ctx, r, acknowledge)
 		if ctx.Err() != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 )
 
 // Machine is where a run took place.
@@ -136,6 +137,20 @@ func (r *Report) Write(w io.Writer, markdown bool) error {
 	if s.Memory {
 		return r.writeMemory(w, markdown)
 	}
+	if len(s.Loops) > 0 {
+		if err := r.writeLoops(w, markdown); err != nil {
+			return err
+		}
+	}
+	if r.Latency != nil {
+		return r.Latency.write(w, s, markdown)
+	}
+	return nil
+}
+
+// writeLoops prints the throughput of the loops.
+func (r *Report) writeLoops(w io.Writer, markdown bool) error {
+	s := &r.Suite
 	fmt.Fprintf(w, "%s events of %s customers in %d topics of %d partitions; %d rounds; the naive loops process %s of the events.\nKafka (1 GB heap) and Redis (AOF everysec) share the machine with the loops.\n\n",
 		count(float64(s.Events)), count(float64(s.Customers)), len(inputs), s.Partitions, s.Rounds, count(float64(min(s.Events, s.NaiveEvents))))
 
@@ -199,11 +214,7 @@ func (r *Report) writeVerified(w io.Writer) error {
 		return nil
 	}
 	fmt.Fprintf(w, "Verified after each of the %d runs of the full job:\n\n", len(full))
-	for _, v := range full[len(full)-1].Verified {
-		fmt.Fprintf(w, "- %s\n", v)
-	}
-	_, err := fmt.Fprintln(w)
-	return err
+	return writeList(w, full[len(full)-1].Verified)
 }
 
 func (r *Report) writeMemory(w io.Writer, markdown bool) error {
@@ -219,6 +230,34 @@ func (r *Report) writeMemory(w io.Writer, markdown bool) error {
 	}
 	fmt.Fprintf(w, "%s events/s, peak RSS %d MB.\n\n", count(res.PerSecond()), res.PeakRSS>>20)
 	return r.writeVerified(w)
+}
+
+func (l *Latency) write(w io.Writer, s *Suite, markdown bool) error {
+	fmt.Fprintf(w, "%s events of %s customers in %d topics of %d partitions, due at %s per second for %v after %v of warm-up; the producer lingers %v.\nFrom when an event was due to when a consumer that reads committed had its tier change. Kafka (1 GB heap), Redis (AOF everysec), the consumer, the producer and that reader share the machine.\n\n",
+		count(float64(l.events())), count(float64(s.Customers)), len(inputs), s.Partitions, count(l.Rate), l.Measured, l.WarmUp, latencyLinger)
+	t := table{head: []string{"milliseconds", "events", "p50", "p90", "p99", "p99.9", "max"}}
+	row := func(what string, d []time.Duration) {
+		t.add(what, count(float64(len(d))), millis(Quantile(d, .5)), millis(Quantile(d, .9)), millis(Quantile(d, .99)), millis(Quantile(d, .999)), millis(Quantile(d, 1)))
+	}
+	row("acknowledged by Kafka", l.Sent)
+	row("tier change committed and read", l.Seen)
+	if err := t.write(w, markdown); err != nil {
+		return err
+	}
+	c := l.Consumer
+	fmt.Fprintf(w, "The consumer took %.0f %% of one core, Redis %.0f %%, the broker %.0f %%; %s events per batch. Verified after it:\n\n",
+		100*c.Own.Seconds()/c.Took.Seconds(), 100*c.Redis.Seconds()/c.Took.Seconds(), 100*c.Broker.Seconds()/c.Took.Seconds(), count(float64(c.Events)/float64(c.Batches)))
+	return writeList(w, c.Verified)
+}
+
+func millis(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/1e6) }
+
+func writeList(w io.Writer, lines []string) error {
+	for _, l := range lines {
+		fmt.Fprintf(w, "- %s\n", l)
+	}
+	_, err := fmt.Fprintln(w)
+	return err
 }
 
 // count groups digits by three.

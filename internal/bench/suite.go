@@ -31,6 +31,9 @@ type Suite struct {
 	Profile     string // file for a CPU profile of the full job in an extra round; "" for none
 	Memory      bool   // the full job once, sampling its memory, instead of rounds
 
+	LatencyRate float64       // events per second of the latency run
+	LatencyFor  time.Duration // how long it is measured; 0: it is left out
+
 	// Self is the command that measures one task in another process: it must
 	// call [Child] with the argument that is added at its end.
 	Self []string
@@ -45,40 +48,87 @@ type Report struct {
 	Machine Machine
 	Loading time.Duration
 	Results map[Loop][]*Result
+	Latency *Latency // nil: not measured
 }
 
-// Run starts Kafka and Redis on loopback, loads the backlog and measures.
-func (s *Suite) Run(ctx context.Context) (_ *Report, err error) {
-	say := func(format string, args ...any) { fmt.Fprintf(s.Progress, format+"\n", args...) }
-	rep := &Report{Suite: *s, Began: time.Now(), Machine: ThisMachine(), Results: map[Loop][]*Result{}}
+// services are a Kafka and a Redis on loopback.
+type services struct {
+	kafka *testenv.KafkaServer
+	redis *testenv.RedisServer
+}
 
-	say("starting Kafka and Redis")
-	kafka, err := testenv.StartKafka(ctx, testenv.KafkaOptions{Throughput: true, Heap: "1g"})
-	if err != nil {
+// startServices starts them, and creates the topics of the events.
+func startServices(ctx context.Context, partitions int32) (_ *services, err error) {
+	sv := &services{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, sv.stop())
+		}
+	}()
+	if sv.kafka, err = testenv.StartKafka(ctx, testenv.KafkaOptions{Throughput: true, Heap: "1g"}); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, kafka.Stop()) }()
-	rs, err := testenv.StartRedis(ctx, testenv.RedisOptions{AppendFsync: "everysec"})
-	if err != nil {
+	if sv.redis, err = testenv.StartRedis(ctx, testenv.RedisOptions{AppendFsync: "everysec"}); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, rs.Stop()) }()
-
-	t := Task{
-		Brokers: kafka.Addr(), Redis: rs.Addr(), RedisPID: rs.PID(), BrokerPID: kafka.PID(),
-		Partitions: s.Partitions, Events: s.Events, CacheMB: s.CacheMB,
-	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(t.Brokers))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(sv.kafka.Addr()))
 	if err != nil {
 		return nil, err
 	}
 	defer cl.Close()
-	if err := stream.CreateTopics(ctx, cl, stream.DefaultTopics("load", inputs), s.Partitions, 1, nil); err != nil {
-		return nil, err
+	return sv, stream.CreateTopics(ctx, cl, stream.DefaultTopics("load", inputs), partitions, 1, nil)
+}
+
+func (sv *services) stop() (err error) {
+	if sv.redis != nil {
+		err = sv.redis.Stop()
 	}
+	if sv.kafka != nil {
+		err = errors.Join(err, sv.kafka.Stop())
+	}
+	return err
+}
+
+// task is what all tasks on these services have in common.
+func (sv *services) task(s *Suite) Task {
+	return Task{
+		Brokers: sv.kafka.Addr(), Redis: sv.redis.Addr(), RedisPID: sv.redis.PID(), BrokerPID: sv.kafka.PID(),
+		Partitions: s.Partitions, Events: s.Events, CacheMB: s.CacheMB,
+	}
+}
+
+// Run measures: the loops, if there are any, and then the latency, each on a
+// Kafka and a Redis of its own.
+func (s *Suite) Run(ctx context.Context) (*Report, error) {
+	say := func(format string, args ...any) { fmt.Fprintf(s.Progress, format+"\n", args...) }
+	rep := &Report{Suite: *s, Began: time.Now(), Machine: ThisMachine(), Results: map[Loop][]*Result{}}
+	if len(s.Loops) > 0 {
+		if err := s.throughput(ctx, rep, say); err != nil {
+			return nil, err
+		}
+	}
+	if s.LatencyFor > 0 && !s.Memory {
+		say("starting Kafka and Redis for the latency")
+		var err error
+		if rep.Latency, err = s.latency(ctx, say); err != nil {
+			return nil, err
+		}
+	}
+	return rep, nil
+}
+
+// throughput loads the backlog and lets the loops drain it.
+func (s *Suite) throughput(ctx context.Context, rep *Report, say func(string, ...any)) (err error) {
+	say("starting Kafka and Redis")
+	sv, err := startServices(ctx, s.Partitions)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, sv.stop()) }()
+	t := sv.task(s)
 	b := Backlog{Events: s.Events, Customers: s.Customers, End: rep.Began, Span: 90 * 24 * time.Hour}
 	if err := b.Load(ctx, t.Brokers); err != nil {
-		return nil, err
+		return err
 	}
 	rep.Loading = time.Since(rep.Began)
 	say("loaded %d events of %d customers", s.Events, s.Customers)
@@ -105,10 +155,10 @@ func (s *Suite) Run(ctx context.Context) (_ *Report, err error) {
 	if s.Memory {
 		r, err := measure(Full, "full-memory", func(t *Task) { t.Sample = time.Second })
 		if err != nil {
-			return nil, err
+			return err
 		}
 		rep.Results[Full] = []*Result{r}
-		return rep, nil
+		return nil
 	}
 	for round := range s.Rounds {
 		// Every other round the other way round: whoever comes first does not
@@ -120,17 +170,17 @@ func (s *Suite) Run(ctx context.Context) (_ *Report, err error) {
 			}
 			r, err := measure(l, fmt.Sprintf("%s-%d", l, round+1), nil)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			rep.Results[l] = append(rep.Results[l], r)
 		}
 	}
 	if s.Profile != "" {
 		if _, err := measure(Full, "full-profile", func(t *Task) { t.Profile = s.Profile }); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return rep, nil
+	return nil
 }
 
 // clean empties Redis, its log too, so that each loop finds the same.
