@@ -13,6 +13,8 @@ import (
 	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/tierstream/tierstream/internal/cli"
+	"github.com/tierstream/tierstream/internal/connect"
 	"github.com/tierstream/tierstream/internal/customer"
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
@@ -30,12 +32,14 @@ type flags struct {
 	Check  bool   `help:"Check settings, model, Kafka and Redis, change nothing, and exit."`
 
 	Brokers   []string `help:"Kafka brokers. Without them everything runs embedded in this process, with the simulator." placeholder:"HOST:PORT" group:"Services"`
-	Redis     string   `help:"Redis: host:port or a redis:// URL. Required with --brokers. A password is better put in --redis-password-file." placeholder:"ADDRESS" group:"Services"`
-	RedisPass string   `name:"redis-password-file" help:"File with the Redis password." type:"existingfile" placeholder:"FILE" group:"Services"`
+	Redis     string   `help:"Redis: host:port, or a redis:// or, for TLS, rediss:// URL. Required with --brokers. A password is better put in --redis-password-file." placeholder:"ADDRESS" group:"Services"`
 	Listen    string   `help:"Address of /healthz, /readyz and /metrics." default:"127.0.0.1:8080" group:"Services"`
 	OTLP      string   `name:"otlp" help:"Send traces to this OTLP/HTTP endpoint." placeholder:"URL" group:"Services"`
 	LogFormat string   `help:"Log as text or json." enum:"text,json" default:"text" group:"Services"`
 	LogLevel  string   `help:"Least severity that is logged." enum:"debug,info,warn,error" default:"info" group:"Services"`
+
+	KafkaSecurity connect.Kafka `embed:"" group:"Security"`
+	RedisSecurity connect.Redis `embed:"" group:"Security"`
 
 	Namespace    string   `help:"Name of this state: part of every Redis key, of the journal's name and of the group." default:"live" group:"Topics"`
 	Topics       []string `help:"Input topics. Must have the same number of partitions and be keyed by customer ID." default:"purchases,complaints,referrals" group:"Topics"`
@@ -92,7 +96,8 @@ func parse(args []string, environ []string, stdout, stderr io.Writer) (f *flags,
 	if err != nil {
 		return nil, false, err
 	}
-	envs := map[string]bool{}
+	variables := cli.Env{Prefix: envPrefix}
+	envs := map[string]bool{variables.Variable(connect.KafkaPassword): true, variables.Variable(connect.RedisPassword): true}
 	for _, fl := range k.Model.Flags {
 		known[fl.Name] = true
 		for _, e := range fl.Envs {
@@ -193,6 +198,8 @@ func (f *flags) validate() error {
 		return fmt.Errorf("--brokers without --redis: give both for real services, or neither for the embedded ones")
 	case !f.embedded() && f.Model == "":
 		return fmt.Errorf("no --model: make one with `tierctl model init`, which asks for currency, zone and typical order")
+	case f.embedded() && (f.KafkaSecurity != connect.Kafka{} || f.RedisSecurity != connect.Redis{}):
+		return fmt.Errorf("the embedded services have neither TLS nor users: give --brokers and --redis, or no setting of security")
 	case f.Lease < time.Second:
 		return fmt.Errorf("--lease %s: want at least 1s", f.Lease)
 	case f.Partitions < 1:

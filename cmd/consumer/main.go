@@ -19,6 +19,7 @@ import (
 
 	"github.com/tierstream/tierstream/internal/api"
 	"github.com/tierstream/tierstream/internal/cli"
+	"github.com/tierstream/tierstream/internal/connect"
 	"github.com/tierstream/tierstream/internal/embedded"
 	"github.com/tierstream/tierstream/internal/state"
 	"github.com/tierstream/tierstream/internal/stream"
@@ -73,15 +74,13 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		defer func() { err = errors.Join(err, sv.Close()) }()
 		f.Brokers, f.Redis = sv.Brokers, sv.Redis
 	}
-	password := ""
-	if f.RedisPass != "" {
-		b, err := os.ReadFile(f.RedisPass)
-		if err != nil {
-			return fmt.Errorf("reading the Redis password: %w", err)
-		}
-		password = strings.TrimRight(string(b), "\r\n")
+	variables := cli.Env{Prefix: envPrefix, Getenv: lookup(environ)}
+	secured, err := f.KafkaSecurity.Options(variables.Get(connect.KafkaPassword))
+	if err != nil {
+		return err
 	}
-	rdb, err := state.Open(f.Redis, password)
+	kafka := append([]kgo.Opt{kgo.SeedBrokers(f.Brokers...), kgo.ClientID("tierstream"), kgo.MetadataMinAge(250 * time.Millisecond)}, secured...)
+	rdb, err := f.RedisSecurity.Open(f.Redis, variables.Get(connect.RedisPassword))
 	if err != nil {
 		return err
 	}
@@ -96,7 +95,6 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if warning != "" && sv == nil {
 		log.Warn(warning)
 	}
-	kafka := []kgo.Opt{kgo.SeedBrokers(f.Brokers...), kgo.ClientID("tierstream"), kgo.MetadataMinAge(250 * time.Millisecond)}
 
 	// Telemetry, before the first part that counts.
 	tel, err := startTelemetry(ctx, f.OTLP)
@@ -171,6 +169,18 @@ func watch(ctx context.Context, p *stream.Processor, log *slog.Logger) error {
 				return fmt.Errorf("all %d partitions owned here have stopped; partition %d: %w", n, q, err)
 			}
 		}
+	}
+}
+
+// lookup finds a variable among those of a process.
+func lookup(environ []string) func(string) string {
+	return func(name string) string {
+		for _, kv := range environ {
+			if v, ok := strings.CutPrefix(kv, name+"="); ok {
+				return v
+			}
+		}
+		return ""
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tierstream/tierstream/internal/cli"
+	"github.com/tierstream/tierstream/internal/connect"
 	"github.com/tierstream/tierstream/internal/sim"
 	"github.com/tierstream/tierstream/internal/sim/produce"
 )
@@ -217,6 +218,8 @@ type copyCmd struct {
 	Timestamps  bool     `name:"keep-timestamps" help:"Keep record timestamps, where the destination's topics have CreateTime. Beware of its retention."`
 	Follow      bool     `help:"Go on when the end of the source is reached."`
 
+	Source connect.Kafka `embed:"" prefix:"from-"`
+
 	delivery
 }
 
@@ -246,7 +249,11 @@ func (c *copyCmd) run(ctx context.Context, out output) error {
 			return err
 		}
 	}
-	from := []kgo.Opt{kgo.SeedBrokers(c.From...), kgo.ClientID("producer-sim")}
+	secured, err := c.Source.Options(out.env.Get("from-" + connect.KafkaPassword))
+	if err != nil {
+		return cli.Usage(fmt.Errorf("the source's settings (--from-…): %w", err))
+	}
+	from := append([]kgo.Opt{kgo.SeedBrokers(c.From...), kgo.ClientID("producer-sim")}, secured...)
 	source, err := kgo.NewClient(from...)
 	if err != nil {
 		return fmt.Errorf("connecting to %s: %w", strings.Join(c.From, ","), err)

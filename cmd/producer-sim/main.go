@@ -56,15 +56,16 @@ type commands struct {
 // ctx is done or something failed.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
 	var c commands
+	env := cli.Env{Prefix: "TIERSTREAM_SIM_", Getenv: getenv}
 	program := cli.Program{
 		Name: "producer-sim", Description: description, Grammar: &c,
-		Env: cli.Env{Prefix: "TIERSTREAM_SIM_", Getenv: getenv}, Stdout: stdout, Stderr: stderr,
+		Env: env, Stdout: stdout, Stderr: stderr,
 	}
 	selected, err := program.Parse(args)
 	if selected == nil {
 		return err
 	}
-	out := output{stdout: stdout, stderr: stderr}
+	out := output{stdout, stderr, env}
 	switch command, _, _ := strings.Cut(selected.Command(), " "); command {
 	case "generate":
 		return c.Generate.run(ctx, out)
@@ -79,8 +80,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	}
 }
 
-// output is where a command writes.
-type output struct{ stdout, stderr io.Writer }
+// output is where a command writes, and the environment it reads secrets from.
+type output struct {
+	stdout, stderr io.Writer
+	env            cli.Env
+}
 
 // parseMoment reads a date, which means its begin in UTC, or a full timestamp.
 func parseMoment(flag, s string) (time.Time, error) {

@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tierstream/tierstream/internal/cli"
+	"github.com/tierstream/tierstream/internal/connect"
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/sim"
 	"github.com/tierstream/tierstream/internal/sim/produce"
@@ -30,6 +31,8 @@ type delivery struct {
 	Duration time.Duration `help:"Stop after so much wall time." placeholder:"1h30m"`
 	Create   bool          `name:"create-topics" help:"Create missing topics (LogAppendTime, never compacted)."`
 	Resume   string        `type:"path" help:"Keep in this file how far the run has come, and go on from there. What was under way when a run was killed is sent again, under the same IDs." placeholder:"FILE"`
+
+	Security connect.Kafka `embed:""`
 }
 
 // pace is what the flags say about speed.
@@ -61,7 +64,11 @@ func (d *delivery) deliver(ctx context.Context, out output, r route, send func(c
 		ctx, cancel = context.WithTimeout(ctx, d.Duration)
 		defer cancel()
 	}
-	client, err := kgo.NewClient(
+	secured, err := d.Security.Options(out.env.Get(connect.KafkaPassword))
+	if err != nil {
+		return cli.Usage(err)
+	}
+	client, err := kgo.NewClient(append(secured,
 		kgo.SeedBrokers(d.Brokers...),
 		kgo.ClientID("producer-sim"),
 		kgo.RecordPartitioner(r.partitioner),
@@ -69,7 +76,7 @@ func (d *delivery) deliver(ctx context.Context, out output, r route, send func(c
 		kgo.MaxBufferedRecords(100_000),
 		// Long enough for a broker's restart; then the run fails instead of hanging.
 		kgo.RecordDeliveryTimeout(2*time.Minute),
-	)
+	)...)
 	if err != nil {
 		return fmt.Errorf("connecting to %s: %w", strings.Join(d.Brokers, ","), err)
 	}

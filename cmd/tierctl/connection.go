@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tierstream/tierstream/internal/api"
+	"github.com/tierstream/tierstream/internal/connect"
 	"github.com/tierstream/tierstream/internal/customer"
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
@@ -36,8 +37,7 @@ const defaultTopics = "purchases,complaints,referrals"
 // its default, in that order.
 type connection struct {
 	Brokers     []string `help:"Kafka brokers. Default: those of the embedded consumer." placeholder:"HOST:PORT" group:"connection"`
-	Redis       string   `help:"Redis: host:port or a redis:// URL. Default: that of the embedded consumer." placeholder:"ADDRESS" group:"connection"`
-	RedisPass   string   `name:"redis-password-file" help:"File with the Redis password." type:"existingfile" placeholder:"FILE" group:"connection"`
+	Redis       string   `help:"Redis: host:port, or a redis:// or, for TLS, rediss:// URL. Default: that of the embedded consumer." placeholder:"ADDRESS" group:"connection"`
 	Namespace   string   `help:"Name of the state. Default: live." placeholder:"NAME" group:"connection"`
 	Topics      []string `help:"Input topics. Default: those of the namespace's rules, else purchases,complaints,referrals." placeholder:"TOPIC" group:"connection"`
 	Changes     string   `name:"changes-topic" help:"Topic of tier changes." default:"tier-changes" group:"connection"`
@@ -45,6 +45,9 @@ type connection struct {
 	Partitioner string   `help:"How producers choose partitions: murmur2, crc32, fnv1a or explicit. Default: that of the rules, else murmur2." enum:"murmur2,crc32,fnv1a,explicit," default:"" placeholder:"RULE" group:"connection"`
 	Model       string   `help:"Read values with this model instead of the one in force." type:"existingfile" placeholder:"FILE" group:"connection"`
 	DataDir     string   `help:"Folder of the embedded consumer." default:"tierstream-data" group:"connection"`
+
+	KafkaSecurity connect.Kafka `embed:"" group:"connection"`
+	RedisSecurity connect.Redis `embed:"" group:"connection"`
 }
 
 // endpoints is what a running embedded consumer writes into its data folder.
@@ -122,15 +125,7 @@ func (c *connection) open(ctx context.Context, t *terminal, n needs) (_ *site, e
 		if c.Redis == "" {
 			return nil, errors.New("no Redis is named: give --redis host:port beside --brokers")
 		}
-		password := ""
-		if c.RedisPass != "" {
-			b, err := os.ReadFile(c.RedisPass)
-			if err != nil {
-				return nil, fmt.Errorf("reading the Redis password: %w", err)
-			}
-			password = strings.TrimRight(string(b), "\r\n")
-		}
-		if s.redis, err = state.Open(c.Redis, password); err != nil {
+		if s.redis, err = c.RedisSecurity.Open(c.Redis, t.env.Get(connect.RedisPassword)); err != nil {
 			return nil, err
 		}
 		if err := state.Reach(ctx, s.redis, c.Redis); err != nil {
@@ -171,7 +166,11 @@ func (s *site) openKafka(ctx context.Context) error {
 	if len(s.Brokers) == 0 {
 		return errors.New("no Kafka is named: give --brokers host:port beside --redis")
 	}
-	s.base = []kgo.Opt{kgo.SeedBrokers(s.Brokers...), kgo.ClientID("tierctl")}
+	secured, err := s.KafkaSecurity.Options(s.term.env.Get(connect.KafkaPassword))
+	if err != nil {
+		return err
+	}
+	s.base = append([]kgo.Opt{kgo.SeedBrokers(s.Brokers...), kgo.ClientID("tierctl")}, secured...)
 	cl, err := kgo.NewClient(append(s.base[:len(s.base):len(s.base)],
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0), kgo.RecordDeliveryTimeout(10*time.Second))...)
 	if err != nil {

@@ -66,6 +66,7 @@ type commands struct {
 type terminal struct {
 	in       io.Reader
 	out, err io.Writer
+	env      cli.Env // of the connection
 }
 
 func (t *terminal) note(format string, args ...any) { fmt.Fprintf(t.err, format+"\n", args...) }
@@ -85,5 +86,5 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 		return err
 	}
 	selected.BindTo(ctx, (*context.Context)(nil))
-	return selected.Run(&c.connection, &terminal{stdin, stdout, stderr})
+	return selected.Run(&c.connection, &terminal{stdin, stdout, stderr, program.Env})
 }

@@ -29,6 +29,7 @@ import (
 
 	"github.com/tierstream/tierstream/internal/api"
 	"github.com/tierstream/tierstream/internal/cli"
+	"github.com/tierstream/tierstream/internal/connect"
 	"github.com/tierstream/tierstream/internal/webhook"
 )
 
@@ -37,6 +38,8 @@ func main() {
 		return run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
 	})
 }
+
+const envPrefix = "TIERSTREAM_WEBHOOKS_"
 
 const description = `Delivers tier changes to HTTP endpoints by the Standard Webhooks specification: signed, at least once, each customer's changes in order.
 
@@ -69,7 +72,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	var c commands
 	program := cli.Program{
 		Name: "webhooks", Description: description, Grammar: &c,
-		Env: cli.Env{Prefix: "TIERSTREAM_WEBHOOKS_", Getenv: getenv}, Stdout: stdout, Stderr: stderr,
+		Env: cli.Env{Prefix: envPrefix, Getenv: getenv}, Stdout: stdout, Stderr: stderr,
 		Options: []kong.Option{kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&surroundings{getenv, stdout, stderr})},
 	}
 	selected, err := program.Parse(args)
@@ -91,10 +94,22 @@ type site struct {
 	Namespace string   `default:"live" help:"Name of the state: part of the names of groups and of the aside topic."`
 	Changes   string   `name:"changes-topic" default:"tier-changes" help:"Topic of tier changes."`
 	Aside     string   `name:"aside-topic" help:"Topic of deliveries that are set aside. Default: the namespace and -webhooks." placeholder:"TOPIC"`
+
+	Security connect.Kafka `embed:""`
 }
 
-func (s *site) kafka() []kgo.Opt {
-	return []kgo.Opt{kgo.SeedBrokers(s.Brokers...), kgo.ClientID("tierstream-webhooks"), kgo.MetadataMinAge(250 * time.Millisecond)}
+func (s *site) kafka(p *surroundings) ([]kgo.Opt, error) {
+	secured, err := s.Security.Options(cli.Env{Prefix: envPrefix, Getenv: p.getenv}.Get(connect.KafkaPassword))
+	return append([]kgo.Opt{kgo.SeedBrokers(s.Brokers...), kgo.ClientID("tierstream-webhooks"), kgo.MetadataMinAge(250 * time.Millisecond)}, secured...), err
+}
+
+// openAside reads the aside topic.
+func (s *site) openAside(ctx context.Context, p *surroundings) (*webhook.Aside, error) {
+	kafka, err := s.kafka(p)
+	if err != nil {
+		return nil, err
+	}
+	return webhook.OpenAside(ctx, kafka, s.topics())
 }
 
 func (s *site) topics() webhook.Topics {
@@ -149,8 +164,12 @@ func (c *runCmd) Run(ctx context.Context, s *surroundings) error {
 	otel.SetMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader),
 		sdkmetric.WithResource(resource.NewSchemaless(semconv.ServiceName("tierstream-webhooks")))))
 
+	kafka, err := c.kafka(s)
+	if err != nil {
+		return err
+	}
 	if c.Create {
-		client, err := kgo.NewClient(c.kafka()...)
+		client, err := kgo.NewClient(kafka...)
 		if err != nil {
 			return fmt.Errorf("opening a Kafka client: %w", err)
 		}
@@ -161,7 +180,7 @@ func (c *runCmd) Run(ctx context.Context, s *surroundings) error {
 		}
 	}
 	sender, err := webhook.New(ctx, webhook.Options{
-		Kafka: c.kafka(), Topics: c.topics(), Namespace: c.Namespace, Endpoints: config.Endpoints, Getenv: s.getenv, Log: log,
+		Kafka: kafka, Topics: c.topics(), Namespace: c.Namespace, Endpoints: config.Endpoints, Getenv: s.getenv, Log: log,
 	})
 	if err != nil {
 		return err
@@ -221,7 +240,7 @@ type row struct {
 
 // Run prints what is set aside.
 func (c *listCmd) Run(ctx context.Context, s *surroundings) error {
-	aside, err := webhook.OpenAside(ctx, c.kafka(), c.topics())
+	aside, err := c.openAside(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -274,7 +293,7 @@ func (c *replayCmd) Run(ctx context.Context, s *surroundings) error {
 	if none != c.All {
 		return cli.Usage(errors.New("say what to replay, or --all"))
 	}
-	aside, err := webhook.OpenAside(ctx, c.kafka(), c.topics())
+	aside, err := c.openAside(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -291,7 +310,7 @@ type enableCmd struct {
 
 // Run enables an endpoint.
 func (c *enableCmd) Run(ctx context.Context, s *surroundings) error {
-	aside, err := webhook.OpenAside(ctx, c.kafka(), c.topics())
+	aside, err := c.openAside(ctx, s)
 	if err != nil {
 		return err
 	}

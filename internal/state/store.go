@@ -445,13 +445,42 @@ func (s *Store) Each(ctx context.Context, fn func(customer string, value []byte)
 	}
 }
 
-// Time is Redis' own clock.
-func (s *Store) Time(ctx context.Context) (time.Time, error) { return s.rdb.Time(ctx).Result() }
+// Time is the clock of the Redis that has the partition.
+func (s *Store) Time(ctx context.Context) (time.Time, error) {
+	if cluster, ok := s.rdb.(*redis.ClusterClient); ok {
+		node, err := cluster.MasterForKey(ctx, s.keys.Fence())
+		if err != nil {
+			return time.Time{}, err
+		}
+		return node.Time(ctx).Result()
+	}
+	return s.rdb.Time(ctx).Result()
+}
 
-// Check refuses a Redis that may lose state by policy or cannot run scripts.
-// A server that does not tell its policy (managed services may hide CONFIG) is
-// accepted with the returned warning.
+// Check refuses a Redis that may lose state by policy or cannot run scripts;
+// of a cluster it asks every primary. A server that does not tell its policy
+// (managed services may hide CONFIG) is accepted with the returned warning.
 func Check(ctx context.Context, rdb redis.UniversalClient) (warning string, err error) {
+	var mu sync.Mutex
+	err = eachPrimary(ctx, rdb, func(ctx context.Context, c redis.UniversalClient) error {
+		w, err := check(ctx, c)
+		mu.Lock()
+		defer mu.Unlock()
+		if w != "" {
+			warning = w
+		}
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	if _, cluster := rdb.(*redis.ClusterClient); !cluster && isCluster(ctx, rdb) {
+		return "", errors.New("Redis is a node of a cluster: give --redis-cluster")
+	}
+	return warning, nil
+}
+
+func check(ctx context.Context, rdb redis.UniversalClient) (warning string, err error) {
 	if err := rdb.Eval(ctx, "return 1", nil).Err(); err != nil {
 		return "", fmt.Errorf("Redis cannot run scripts: %w", err)
 	}
@@ -468,10 +497,11 @@ func Check(ctx context.Context, rdb redis.UniversalClient) (warning string, err 
 	return "", nil
 }
 
-// isNetwork tells a connection's failure from a reply that is an error.
-func isNetwork(err error) bool {
-	var reply redis.Error
-	return !errors.As(err, &reply)
+// isCluster asks a server for its mode, which needs no permission. One that
+// does not tell is none: its scripts would say MOVED.
+func isCluster(ctx context.Context, rdb redis.UniversalClient) bool {
+	hello := redis.NewMapStringInterfaceCmd(ctx, "hello")
+	return rdb.Process(ctx, hello) == nil && hello.Val()["mode"] == "cluster"
 }
 
 // IsTemporary reports whether an error of this package is worth another try:
