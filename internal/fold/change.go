@@ -191,16 +191,22 @@ func (b *batch) made(j object, at int64) object {
 // Headers are all headers of a message of the namespace: those decided with
 // it, and those that every change has.
 func Headers(namespace string, m *protocol.Message) []protocol.MessageHeader {
-	if m.Stream != protocol.Changes {
-		return m.Headers
+	return AppendHeaders(nil, Source(namespace), m)
+}
+
+// Source is the ce_source of a namespace's changes.
+func Source(namespace string) []byte { return []byte("/tierstream/" + namespace) }
+
+// AppendHeaders appends what [Headers] says, for a namespace's [Source].
+func AppendHeaders(hs []protocol.MessageHeader, source []byte, m *protocol.Message) []protocol.MessageHeader {
+	if m.Stream == protocol.Changes {
+		hs = append(hs,
+			protocol.MessageHeader{Key: "ce_specversion", Value: specVersion},
+			protocol.MessageHeader{Key: "ce_source", Value: source},
+			protocol.MessageHeader{Key: "ce_type", Value: changeType},
+			protocol.MessageHeader{Key: "ce_subject", Value: m.Key},
+			protocol.MessageHeader{Key: "content-type", Value: jsonType})
 	}
-	hs := make([]protocol.MessageHeader, 0, 5+len(m.Headers))
-	hs = append(hs,
-		protocol.MessageHeader{Key: "ce_specversion", Value: specVersion},
-		protocol.MessageHeader{Key: "ce_source", Value: []byte("/tierstream/" + namespace)},
-		protocol.MessageHeader{Key: "ce_type", Value: changeType},
-		protocol.MessageHeader{Key: "ce_subject", Value: m.Key},
-		protocol.MessageHeader{Key: "content-type", Value: jsonType})
 	return append(hs, m.Headers...)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -32,10 +33,15 @@ type producer struct {
 	client    *kgo.Client
 	tracer    trace.Tracer
 	topics    Topics
-	namespace string
+	source    []byte // ce_source of its changes
 	partition int32
 	msgpack   bool // changes go out as MessagePack
 	max       int  // largest message that the outputs surely accept, bytes
+
+	// Memory of a transaction, used again by the next.
+	records []kgo.Record
+	headers []kgo.RecordHeader
+	decided []protocol.MessageHeader
 }
 
 // openProducer opens the producer and forces its initialisation, which the
@@ -77,7 +83,7 @@ func openProducer(ctx context.Context, cfg *Config, p int32, maxMessage int32) (
 		cl.Close()
 		return nil, fmt.Errorf("fencing the previous producer: %w", err)
 	}
-	return &producer{client: cl, tracer: otel.Tracer(scope), topics: cfg.Topics, namespace: cfg.Namespace, partition: p, msgpack: cfg.MsgpackChanges, max: int(maxMessage)}, nil
+	return &producer{client: cl, tracer: otel.Tracer(scope), topics: cfg.Topics, source: fold.Source(cfg.Namespace), partition: p, msgpack: cfg.MsgpackChanges, max: int(maxMessage)}, nil
 }
 
 func (p *producer) close() { p.client.Close() }
@@ -90,7 +96,14 @@ func (p *producer) close() { p.client.Close() }
 // [producer.fit].
 func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (_ protocol.Published, err error) {
 	var sent sends
-	defer func() { sent.end(err) }()
+	defer func() {
+		sent.end(err)
+		if err == nil { // the client is done with them; what they point to need not stay
+			clear(p.records)
+			clear(p.headers)
+			p.records, p.headers = p.records[:0], p.headers[:0]
+		}
+	}()
 	if err := p.client.BeginTransaction(); err != nil {
 		return protocol.Published{}, fmt.Errorf("beginning a transaction: %w", err)
 	}
@@ -106,17 +119,21 @@ func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (_ pr
 			mu.Unlock()
 		}
 	}
+	n := 0
+	for _, e := range entries {
+		n += len(e.Messages) + 1
+	}
+	p.records = slices.Grow(p.records[:0], n) // does not move below: the client holds pointers
+	record := func(r kgo.Record) *kgo.Record {
+		p.records = append(p.records, r)
+		return &p.records[len(p.records)-1]
+	}
 	for _, e := range entries {
 		for i := range e.Messages {
 			m := &e.Messages[i]
-			r := &kgo.Record{Topic: p.topics.Changes, Key: m.Key, Value: m.Value}
+			r := record(kgo.Record{Topic: p.topics.Changes, Key: m.Key, Value: m.Value, Headers: p.headersOf(m)})
 			if m.Stream == protocol.DeadLetters {
 				r.Topic = p.topics.DeadLetters
-			}
-			headers := fold.Headers(p.namespace, m)
-			r.Headers = make([]kgo.RecordHeader, len(headers), len(headers)+1)
-			for i, h := range headers {
-				r.Headers[i] = kgo.RecordHeader{Key: h.Key, Value: h.Value}
 			}
 			if m.Stream == protocol.Changes && p.msgpack {
 				if err := asMsgpack(r); err != nil {
@@ -130,7 +147,7 @@ func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (_ pr
 			}
 			p.client.Produce(ctx, r, promise)
 		}
-		last = &kgo.Record{Topic: p.topics.Journal, Partition: p.partition, Value: e.Journal}
+		last = record(kgo.Record{Topic: p.topics.Journal, Partition: p.partition, Value: e.Journal})
 		p.client.Produce(ctx, last, promise)
 	}
 	if err := p.client.Flush(ctx); err != nil {
@@ -147,6 +164,19 @@ func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (_ pr
 		return protocol.Published{}, fmt.Errorf("committing a transaction: %w", err)
 	}
 	return protocol.Published{Point: entries[len(entries)-1].Point(), Offset: last.Offset, LeaderEpoch: -1}, nil
+}
+
+// headersOf are a message's headers, with room for one more, in memory that is
+// used again when the transaction has ended well.
+func (p *producer) headersOf(m *protocol.Message) []kgo.RecordHeader {
+	p.decided = fold.AppendHeaders(p.decided[:0], p.source, m)
+	from := len(p.headers)
+	for _, h := range p.decided {
+		p.headers = append(p.headers, kgo.RecordHeader(h))
+	}
+	to := len(p.headers)
+	p.headers = append(p.headers, kgo.RecordHeader{})
+	return p.headers[from : to : to+1]
 }
 
 // fit leaves out of a dead letter what does not fit its topic: a record can be
