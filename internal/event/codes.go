@@ -41,6 +41,7 @@ const (
 	TestEvent
 	Unpaid
 	Waiting // a return whose order is not known yet; a gauge
+	Skipped // of mapped topics: left out by the mapping
 
 	NumCodes int = iota
 )
@@ -94,6 +95,7 @@ var codes = [NumCodes]struct {
 	TestEvent:          {"test_event", Ignored},
 	Unpaid:             {"unpaid", Ignored},
 	Waiting:            {"waiting", Held},
+	Skipped:            {"skipped", Ignored},
 }
 
 // String is the code as it stands in dead letters, metrics and documents.

@@ -3,6 +3,7 @@ package event
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"strconv"
 	"unicode"
@@ -137,7 +138,7 @@ func (d *Decoder) open(m *Message) {
 		var whole value
 		if !d.json.scan(m.Value, d.limits.MaxDepth, &whole, &d.env) {
 			d.env.reset() // half an envelope says nothing
-			d.malformedJSON("")
+			d.malformedJSON("", m.Value)
 			break
 		}
 		if whole.kind != isObject {
@@ -205,19 +206,37 @@ func (d *Decoder) payload(mediaType, data []byte) {
 	switch {
 	case isJSON(mediaType):
 		if !d.json.scan(data, d.limits.MaxDepth, v, &d.data) {
-			d.malformedJSON("data")
+			d.malformedJSON("data", data)
 		}
 	case isMsgpack(mediaType):
 		if !d.pack.scan(data, d.limits.MaxDepth, v, &d.data) {
 			d.refuse(Malformed, "data", "msgpack byte "+strconv.Itoa(d.pack.pos())+": "+d.pack.fault)
 		}
 	default:
-		d.refuse(Malformed, "content-type", quoted(mediaType)+": neither JSON nor msgpack")
+		detail := quoted(mediaType) + ": neither JSON nor msgpack"
+		if _, ok := SchemaID(data); ok {
+			detail += "; a topic of a schema registry needs a mapping with format registry"
+		}
+		d.refuse(Malformed, "content-type", detail)
 	}
 }
 
-func (d *Decoder) malformedJSON(field string) {
+func (d *Decoder) malformedJSON(field string, value []byte) {
+	if id, ok := SchemaID(value); ok {
+		d.refuse(Malformed, field, fmt.Sprintf("it begins as a record of a schema registry does (schema %d): its topic needs a mapping with format registry", id))
+		return
+	}
 	d.refuse(Malformed, field, "JSON byte "+strconv.Itoa(d.json.pos)+": "+d.json.fault)
+}
+
+// SchemaID is the ID that a value in the wire format of Confluent's serializers
+// begins with: a zero byte, then four bytes, big-endian. No JSON begins so, and
+// no msgpack map.
+func SchemaID(value []byte) (id int, ok bool) {
+	if len(value) < 5 || value[0] != 0 {
+		return 0, false
+	}
+	return int(binary.BigEndian.Uint32(value[1:])), true
 }
 
 // structuredData opens the data of an envelope that is scanned already.

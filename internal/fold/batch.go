@@ -14,6 +14,7 @@ import (
 
 	"github.com/tierstream/tierstream/internal/customer"
 	"github.com/tierstream/tierstream/internal/event"
+	"github.com/tierstream/tierstream/internal/mapping"
 	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/scoring"
 )
@@ -143,6 +144,7 @@ type Engine struct {
 	partitioner event.Partitioner
 	anywhere    bool // explicit partitioning: any partition is right
 	decoder     *event.Decoder
+	mappers     []*mapping.Mapper // by topic, nil of those that are not mapped; nil: none is
 	folder      *customer.Folder
 	model       *scoring.Model
 	tiers       []scoring.Tier
@@ -203,6 +205,11 @@ func NewEngine(rules *Rules, w Where, allowRejects bool) (*Engine, error) {
 		model: rules.Model, tiers: rules.Model.Tiers(), modelHash: fmt.Sprintf("%x", mh[:8]),
 		where: w, allowRejects: allowRejects, decisions: xxh3.New(),
 	}
+	if rules.Mapping != nil {
+		for _, t := range rules.Topics {
+			e.mappers = append(e.mappers, rules.Mapping.Mapper(t, rules.Limits))
+		}
+	}
 	e.constants()
 	return e, nil
 }
@@ -213,7 +220,11 @@ func (e *Engine) Rules() *Rules { return e.rules }
 // Decode fills in what a record says. It reports whether the record concerns a
 // customer of this partition, who must then be in the batch's Set.
 func (e *Engine) Decode(r *Record) bool {
-	r.Refusal = e.decoder.Decode(&r.Message, &r.Event)
+	if e.mappers == nil || e.mappers[r.Topic] == nil {
+		r.Refusal = e.decoder.Decode(&r.Message, &r.Event)
+	} else {
+		e.mapped(e.mappers[r.Topic], r)
+	}
 	if r.Refusal != nil {
 		return false
 	}
@@ -229,6 +240,17 @@ func (e *Engine) Decode(r *Record) bool {
 		}
 	}
 	return true
+}
+
+// mapped decodes a record of a topic that has a mapping.
+func (e *Engine) mapped(x *mapping.Mapper, r *Record) {
+	m, refusal := x.Map(r.Partition, r.Offset, &r.Message)
+	if refusal == nil {
+		if refusal = e.decoder.Decode(m, &r.Event); refusal != nil {
+			x.Explain(refusal)
+		}
+	}
+	r.Refusal = refusal
 }
 
 // Fold computes what the batch leads to. The customers of in are changed: when
@@ -265,10 +287,10 @@ func (e *Engine) Fold(in *Input) (*Output, error) {
 	}
 	s.Read += int64(len(in.Records))
 	s.Counters = slices.Clone(in.State.Counters)
-	if len(s.Counters) < event.NumCodes {
-		s.Counters = append(s.Counters, make([]int64, event.NumCodes-len(s.Counters))...)
+	if n := e.rules.Codes(); len(s.Counters) < n {
+		s.Counters = append(s.Counters, make([]int64, n-len(s.Counters))...)
 	}
-	for i, n := range out.Counts {
+	for i, n := range out.Counts[:min(len(s.Counters), event.NumCodes)] {
 		s.Counters[i] += n
 	}
 	if err := e.flood(in, out); err != nil {
@@ -329,6 +351,10 @@ func (b *batch) touch(c *Customer) {
 // record folds one record.
 func (b *batch) record(r *Record) error {
 	if r.Refusal != nil {
+		if r.Refusal.Code.Outcome() == event.Ignored {
+			b.out.Counts[r.Refusal.Code]++
+			return nil
+		}
 		b.deadLetter(r.Refusal.Code, r.Refusal.Field, r.Refusal.Detail, origin(r), &r.Message)
 		return nil
 	}
@@ -529,12 +555,12 @@ const (
 // flood stops a partition whose records are refused in such numbers that a
 // setting or a producer must be wrong.
 func (e *Engine) flood(in *Input, out *Output) error {
-	if len(out.Flood.Counters) < event.NumCodes {
-		out.Flood.Counters = append(slices.Clone(out.Flood.Counters), make([]int64, event.NumCodes-len(out.Flood.Counters))...)
+	if n := len(out.State.Counters); len(out.Flood.Counters) < n {
+		out.Flood.Counters = append(slices.Clone(out.Flood.Counters), make([]int64, n-len(out.Flood.Counters))...)
 	}
 	read := out.State.Read - out.Flood.Read
 	if read >= floodMin && !e.allowRejects {
-		for i := range event.NumCodes {
+		for i := range min(len(out.State.Counters), event.NumCodes) {
 			code := event.Code(i)
 			if code.Outcome() != event.DeadLetter {
 				continue
@@ -551,6 +577,10 @@ func (e *Engine) flood(in *Input, out *Output) error {
 				what = "the partitioner setting (" + e.partitioner.Name() + ") or a producer's key looks wrong"
 			case event.NoRate, event.BadCurrency:
 				what = "the base currency or the rates setting looks wrong"
+			case event.UnknownType:
+				if e.mappers != nil {
+					what = "the mapping or the schema registry looks wrong"
+				}
 			case event.FutureTime, event.BadTime, event.TooLate:
 				what = "a producer's clock, the max-skew or the retention setting looks wrong"
 			}

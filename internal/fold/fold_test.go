@@ -56,7 +56,7 @@ func newPartition(t testing.TB, r *Rules) *partition {
 		t.Fatal(err)
 	}
 	return &partition{
-		t: t, engine: e, state: protocol.State{Next: make([]protocol.Position, len(r.Topics)), Counters: make([]int64, event.NumCodes)},
+		t: t, engine: e, state: protocol.State{Next: make([]protocol.Position, len(r.Topics)), Counters: make([]int64, r.Codes())},
 		stored: map[string][]byte{}, waits: map[Waiting][]byte{},
 	}
 }

@@ -257,8 +257,8 @@ func (e *Engine) Rebase(in *RebaseInput) (out *Output, left int64, err error) {
 		b.lostReturn(in)
 	}
 	s.Counters = slices.Clone(in.State.Counters)
-	if len(s.Counters) < event.NumCodes {
-		s.Counters = append(s.Counters, make([]int64, event.NumCodes-len(s.Counters))...)
+	if n := e.rules.Codes(); len(s.Counters) < n {
+		s.Counters = append(s.Counters, make([]int64, n-len(s.Counters))...)
 	}
 	s.Counters[event.OrphanReturn] += lost
 	s.Counters[event.Waiting] -= lost

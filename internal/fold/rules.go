@@ -10,9 +10,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
+	"strings"
 
 	"github.com/tierstream/tierstream/internal/customer"
 	"github.com/tierstream/tierstream/internal/event"
+	"github.com/tierstream/tierstream/internal/mapping"
 	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/scoring"
 )
@@ -37,12 +40,13 @@ const (
 // Rules are everything that decides an outcome, beside the log and the
 // journal. They are hashed; each journal record names the hash.
 type Rules struct {
-	Topics      []string        `json:"topics"` // input topics, in the order of positions; ties between equal timestamps go by it
-	Partitioner string          `json:"partitioner"`
-	Clock       ClockSource     `json:"clock"`
-	Limits      event.Limits    `json:"limits"`
-	Policy      customer.Policy `json:"policy"`
-	Model       *scoring.Model  `json:"-"`
+	Topics      []string         `json:"topics"` // input topics, in the order of positions; ties between equal timestamps go by it
+	Partitioner string           `json:"partitioner"`
+	Clock       ClockSource      `json:"clock"`
+	Limits      event.Limits     `json:"limits"`
+	Policy      customer.Policy  `json:"policy"`
+	Mapping     *mapping.Mapping `json:"mapping,omitempty"` // of topics whose records are no CloudEvents; nil: there are none
+	Model       *scoring.Model   `json:"-"`
 }
 
 type canonicalRules struct {
@@ -74,7 +78,56 @@ func (r *Rules) Validate() error {
 	if r.Model == nil {
 		return errors.New("no model")
 	}
+	if r.Mapping != nil {
+		for _, t := range r.Mapping.Topics() {
+			if !seen[t] {
+				return fmt.Errorf("the mapping names %s, which is none of the input topics %s", t, strings.Join(r.Topics, ", "))
+			}
+		}
+	}
 	return r.Policy.Validate()
+}
+
+// Codes is how many codes the rules can lead to, and so how many counters a
+// journal has. Those that came with mappings are not counted where nothing is
+// mapped: what was decided before there were any comes out again to the byte.
+func (r *Rules) Codes() int {
+	if r.Mapping == nil {
+		return int(event.Skipped)
+	}
+	return event.NumCodes
+}
+
+// WithMapping is the rules with another mapping.
+func (r *Rules) WithMapping(m *mapping.Mapping) *Rules {
+	c := *r
+	c.Mapping = m
+	return &c
+}
+
+// WithLearned is the rules with the schemas that other rule sets, in their
+// canonical form, had from the same registry: what an ID means never changes,
+// so what one instance learned holds for all.
+func (r *Rules) WithLearned(canonical iter.Seq[[]byte]) *Rules {
+	if r.Mapping == nil || r.Mapping.Registry() == "" {
+		return r
+	}
+	m := r.Mapping
+	for b := range canonical {
+		// Only this part is read: the binary need not be able to repeat the rest.
+		var other struct {
+			Settings struct {
+				Mapping struct {
+					Registry string
+					Schemas  []*mapping.Schema
+				}
+			}
+		}
+		if json.Unmarshal(b, &other) == nil && other.Settings.Mapping.Registry == m.Registry() {
+			m = m.With(other.Settings.Mapping.Schemas...)
+		}
+	}
+	return r.WithMapping(m)
 }
 
 // Canonical is the form that is hashed and kept for as long as the journal

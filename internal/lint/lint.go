@@ -58,7 +58,7 @@ func New(rules *fold.Rules, partition, partitions int32) (*Linter, error) {
 	}
 	return &Linter{
 		rules: &r, engine: e, customers: fold.Set{}, originals: map[fold.Waiting][]byte{}, waiting: map[fold.Waiting]Verdict{},
-		state: protocol.State{Next: make([]protocol.Position, len(r.Topics)), Counters: make([]int64, event.NumCodes)},
+		state: protocol.State{Next: make([]protocol.Position, len(r.Topics)), Counters: make([]int64, r.Codes())},
 	}, nil
 }
 

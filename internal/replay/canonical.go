@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
 	"github.com/tierstream/tierstream/internal/protocol"
 )
@@ -117,7 +116,7 @@ func same(a, b []protocol.Bound) bool {
 
 // begin sets a canonical pass at the beginning of its range.
 func (p *pass) begin(rules *fold.Rules, from []int64) {
-	p.state = protocol.State{Rules: rules.Hash(), Fold: fold.Version, Counters: make([]int64, event.NumCodes)}
+	p.state = protocol.State{Rules: rules.Hash(), Fold: fold.Version, Counters: make([]int64, rules.Codes())}
 	for _, o := range from {
 		p.state.Next = append(p.state.Next, protocol.Position{Next: o, LeaderEpoch: -1})
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
 	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/state"
@@ -328,7 +327,7 @@ func (s *session) begin(ctx context.Context, p *producer) error {
 	case s.cfg.Rules.Clock != fold.ClockEvents:
 		g.LiveSince = s.cfg.Now().UnixMilli()
 	}
-	r := protocol.NewGenesis(g, protocol.State{Rules: s.rulesHash, Fold: fold.Version, Next: starts, Counters: make([]int64, event.NumCodes)})
+	r := protocol.NewGenesis(g, protocol.State{Rules: s.rulesHash, Fold: fold.Version, Next: starts, Counters: make([]int64, s.cfg.Rules.Codes())})
 	r.Epoch, r.Owner = s.machine.Identity().Epoch, s.owner
 	at, err := p.publish(ctx, []*protocol.Entry{{Seq: 0, Chain: r.Chain, Journal: r.Encode()}})
 	if err != nil {
