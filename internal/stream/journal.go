@@ -52,7 +52,8 @@ func (j *journal) end(ctx context.Context, wait time.Duration) (int64, error) {
 		case err == nil && c.Offset == a.Offset:
 			return c.Offset, nil
 		case err == nil && time.Now().After(deadline):
-			return 0, stopf("a transaction in %s/%d does not end (committed up to %d, written up to %d), although its producer was fenced", j.topic, j.partition, c.Offset, a.Offset)
+			return 0, stopf("a transaction in %s/%d does not end (committed up to %d, written up to %d), although its producer was fenced%s: docs/exactly-once.md says what to do",
+				j.topic, j.partition, c.Offset, a.Offset, j.open(ctx))
 		}
 		if time.Since(said) > patience {
 			said = time.Now()
@@ -65,6 +66,21 @@ func (j *journal) end(ctx context.Context, wait time.Duration) (int64, error) {
 			return 0, ctx.Err()
 		}
 	}
+}
+
+// open names the transactions that are open in the partition, as its leader
+// lists them (KIP-664).
+func (j *journal) open(ctx context.Context) (list string) {
+	ps, err := j.admin.DescribeProducers(ctx, kadm.TopicsSet{j.topic: {j.partition: {}}})
+	if err != nil {
+		return fmt.Sprintf(" (its broker does not say whose: %v)", err)
+	}
+	for _, p := range ps.SortedProducers() {
+		if p.CurrentTxnStartOffset >= 0 {
+			list += fmt.Sprintf("; producer %d of epoch %d has one open since offset %d", p.ProducerID, p.ProducerEpoch, p.CurrentTxnStartOffset)
+		}
+	}
+	return list
 }
 
 // start is the first offset that the journal partition holds.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -412,6 +413,42 @@ func TestIdleOwnerNoticesThatTheJournalWentOn(t *testing.T) {
 	w.settled(n)
 }
 
+// TestHangingTransaction: a transaction that nobody ends stops the partition,
+// and the message says whose it is.
+func TestHangingTransaction(t *testing.T) {
+	w := fakeWorld(t)
+	i := w.start()
+	w.settled(w.history(0, 100))
+	if err := i.stop(); err != nil {
+		t.Fatal(err)
+	}
+	other := w.hang(1)
+	id, epoch, err := other.ProducerID(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := &journal{base: w.cfg.Kafka, admin: kadm.NewClient(w.client()), topic: w.cfg.Topics.Journal, partition: 1, log: slog.New(slog.DiscardHandler)}
+	_, err = j.end(t.Context(), 100*time.Millisecond)
+	want := fmt.Sprintf("producer %d of epoch %d has one open since offset ", id, epoch)
+	if stop := (stopError{}); !errors.As(err, &stop) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want a stop that says %q", err, want)
+	}
+}
+
+// hang leaves a transaction open in a partition of the journal.
+func (w *world) hang(p int32) *kgo.Client {
+	w.t.Helper()
+	other := w.client(kgo.TransactionalID("somebody else"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err := other.BeginTransaction(); err != nil {
+		w.t.Fatal(err)
+	}
+	open := &kgo.Record{Topic: w.cfg.Topics.Journal, Partition: p, Value: []byte("never committed")}
+	if err := other.ProduceSync(w.t.Context(), open).FirstErr(); err != nil {
+		w.t.Fatal(err)
+	}
+	return other
+}
+
 // TestReleaseDoesNotWaitForTheJournal: whoever still waits for the journal's
 // end gives the partition back at once; the group stands still until then.
 func TestReleaseDoesNotWaitForTheJournal(t *testing.T) {
@@ -421,14 +458,7 @@ func TestReleaseDoesNotWaitForTheJournal(t *testing.T) {
 	if err := i.stop(); err != nil {
 		t.Fatal(err)
 	}
-	other := w.client(kgo.TransactionalID("somebody else"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	if err := other.BeginTransaction(); err != nil {
-		t.Fatal(err)
-	}
-	open := &kgo.Record{Topic: w.cfg.Topics.Journal, Partition: 0, Value: []byte("never committed")}
-	if err := other.ProduceSync(t.Context(), open).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
+	other := w.hang(0)
 	epoch := w.fence(0).Epoch
 	i = w.start()
 	until(t, 20*time.Second, "waiting for the partitions", func() (bool, string) {
