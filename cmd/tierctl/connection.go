@@ -15,7 +15,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/tierstream/tierstream/internal/api"
 	"github.com/tierstream/tierstream/internal/connect"
 	"github.com/tierstream/tierstream/internal/customer"
 	"github.com/tierstream/tierstream/internal/event"
@@ -24,6 +23,7 @@ import (
 	"github.com/tierstream/tierstream/internal/scoring"
 	"github.com/tierstream/tierstream/internal/state"
 	"github.com/tierstream/tierstream/internal/stream"
+	"github.com/tierstream/tierstream/internal/view"
 )
 
 // connectionGroup is the key of the flags below.
@@ -243,12 +243,12 @@ func (s *site) rulesInForce(f *protocol.Fence) (*fold.Rules, error) {
 }
 
 // viewer reads customers of a partition that stands at f.
-func (s *site) viewer(f *protocol.Fence) (*api.Viewer, *fold.Rules, error) {
+func (s *site) viewer(f *protocol.Fence) (*view.Viewer, *fold.Rules, error) {
 	r, err := s.rulesInForce(f)
 	if err != nil {
 		return nil, nil, err
 	}
-	v, err := api.NewViewer(r.Model, r.Policy, r.Topics)
+	v, err := view.NewViewer(r.Model, r.Policy, r.Topics)
 	return v, r, err
 }
 

@@ -9,9 +9,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/tierstream/tierstream/internal/api"
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/protocol"
+	"github.com/tierstream/tierstream/internal/view"
 )
 
 type customerCmd struct {
@@ -56,7 +56,7 @@ func (c *customerCmd) Run(ctx context.Context, conn *connection, t *terminal) er
 		return err
 	}
 	if p == event.AnyPartition {
-		return fmt.Errorf("customer %s: %w in namespace %s", c.ID, api.ErrUnknown, s.Namespace)
+		return fmt.Errorf("customer %s: %w in namespace %s", c.ID, view.ErrUnknown, s.Namespace)
 	}
 	record, fence, err := s.store(p).Read(ctx, c.ID)
 	if err != nil {
@@ -67,7 +67,7 @@ func (c *customerCmd) Run(ctx context.Context, conn *connection, t *terminal) er
 		return err
 	}
 	v, err := viewer.View(c.ID, p, record, fence, at)
-	if errors.Is(err, api.ErrPast) && c.At == "" {
+	if errors.Is(err, view.ErrPast) && c.At == "" {
 		// The newest event is ahead of this machine's clock, within the skew.
 		v, err = viewer.View(c.ID, p, record, fence, time.Time{})
 	}

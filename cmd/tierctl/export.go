@@ -16,10 +16,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tierstream/tierstream/internal/api"
 	"github.com/tierstream/tierstream/internal/customer"
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/protocol"
+	"github.com/tierstream/tierstream/internal/view"
 )
 
 type exportCmd struct {
@@ -127,7 +127,7 @@ func (s *site) customers(ctx context.Context, partitions int32) ([]stored, []*pr
 		}
 		if f != nil {
 			if _, _, is := f.Rebuilding(); is {
-				return nil, nil, fmt.Errorf("partition %d: %w; try again when it is done", p, api.ErrRebuilding)
+				return nil, nil, fmt.Errorf("partition %d: %w; try again when it is done", p, view.ErrRebuilding)
 			}
 		}
 		fences[p] = f
@@ -141,7 +141,7 @@ func (s *site) customers(ctx context.Context, partitions int32) ([]stored, []*pr
 	return slices.CompactFunc(all, func(a, b stored) bool { return a.id == b.id && a.partition == b.partition }), fences, nil
 }
 
-func (c *exportCmd) write(t *terminal, to io.Writer, viewer *api.Viewer, all []stored, fences []*protocol.Fence, at time.Time) error {
+func (c *exportCmd) write(t *terminal, to io.Writer, viewer *view.Viewer, all []stored, fences []*protocol.Fence, at time.Time) error {
 	buffered := bufio.NewWriterSize(to, 1<<16)
 	emit, finish := jsonLines(buffered)
 	if c.Format == "csv" {
@@ -151,7 +151,7 @@ func (c *exportCmd) write(t *terminal, to io.Writer, viewer *api.Viewer, all []s
 	for i := range all {
 		x := &all[i]
 		v, err := viewer.View(x.id, x.partition, x.value, fences[x.partition], at)
-		if errors.Is(err, api.ErrPast) {
+		if errors.Is(err, view.ErrPast) {
 			if c.AsOf != "" {
 				tooNew++
 				continue
@@ -176,19 +176,19 @@ func (c *exportCmd) write(t *terminal, to io.Writer, viewer *api.Viewer, all []s
 	return nil
 }
 
-func jsonLines(w io.Writer) (emit func(*api.View) error, finish func() error) {
+func jsonLines(w io.Writer) (emit func(*view.View) error, finish func() error) {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
-	return func(v *api.View) error { return e.Encode(v) }, func() error { return nil }
+	return func(v *view.View) error { return e.Encode(v) }, func() error { return nil }
 }
 
 // table writes CSV with a header, also when there is nobody. The score's column
 // is called like the model's measure.
-func table(w io.Writer) (emit func(*api.View) error, finish func() error) {
+func table(w io.Writer) (emit func(*view.View) error, finish func() error) {
 	c := csv.NewWriter(w)
 	var row []string
 	header := false
-	emit = func(v *api.View) error {
+	emit = func(v *view.View) error {
 		if !header {
 			header = true
 			if err := c.Write(columns(v.Model.Measure)); err != nil {
@@ -222,7 +222,7 @@ func columns(measure string) []string {
 }
 
 // cells are empty where there is nothing to say: no tier yet, no active order.
-func cells(v *api.View, row []string) []string {
+func cells(v *view.View, row []string) []string {
 	text := func(s string) { row = append(row, s) }
 	number := func(n int64) { text(strconv.FormatInt(n, 10)) }
 	points := func(f float64, decimals int) { text(strconv.FormatFloat(f, 'f', decimals, 64)) }
@@ -230,7 +230,7 @@ func cells(v *api.View, row []string) []string {
 		number(minor)
 		text(strings.TrimSuffix(event.FormatMoney(minor, v.Model.Currency), " "+v.Model.Currency))
 	}
-	tier := func(t *api.Tier) {
+	tier := func(t *view.Tier) {
 		if t == nil {
 			text("")
 		} else {

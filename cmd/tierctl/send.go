@@ -14,13 +14,13 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/tierstream/tierstream/internal/api"
 	"github.com/tierstream/tierstream/internal/cli"
 	"github.com/tierstream/tierstream/internal/contract"
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
 	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/sim"
+	"github.com/tierstream/tierstream/internal/view"
 )
 
 type sendCmd struct {
@@ -324,7 +324,7 @@ func (d *delivery) run(ctx context.Context, e *event.Event, timeout time.Duratio
 		return fmt.Errorf("partition %d of namespace %s has not been started: is a consumer running?", d.partition, d.Namespace)
 	}
 	if _, _, is := d.beforeFence.Rebuilding(); is {
-		return fmt.Errorf("partition %d: %w; try again when it is done", d.partition, api.ErrRebuilding)
+		return fmt.Errorf("partition %d: %w; try again when it is done", d.partition, view.ErrRebuilding)
 	}
 	viewer, rules, err := d.viewer(d.beforeFence)
 	if err != nil {
@@ -362,7 +362,7 @@ func (d *delivery) run(ctx context.Context, e *event.Event, timeout time.Duratio
 		return err
 	}
 	if fence == nil || fence.Loading || fence.Seq < d.batch.Seq {
-		return fmt.Errorf("partition %d: %w: Redis went back in time", d.partition, api.ErrRebuilding)
+		return fmt.Errorf("partition %d: %w: Redis went back in time", d.partition, view.ErrRebuilding)
 	}
 	if after == nil {
 		return nil // the customer is still unknown: an ignored event of nobody
@@ -373,7 +373,7 @@ func (d *delivery) run(ctx context.Context, e *event.Event, timeout time.Duratio
 		return err
 	}
 	now.PublishedUpTo(d.batch.Seq)
-	var then *api.View
+	var then *view.View
 	if d.before != nil {
 		if then, err = viewer.View(e.Customer, d.partition, d.before, d.beforeFence, now.Now.At); err != nil {
 			return err
@@ -578,7 +578,7 @@ func (d *delivery) outcome() string {
 
 // compare prints before and after side by side: always tier, score, RFM and
 // CLV, the rest where it moved.
-func compare(t *terminal, before, after *api.View) error {
+func compare(t *terminal, before, after *view.View) error {
 	var b bytes.Buffer
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "\tbefore\tafter\n")
@@ -587,7 +587,7 @@ func compare(t *terminal, before, after *api.View) error {
 		moved   // or nothing was known before
 		changed // from what was known before
 	)
-	row := func(when int, label string, show func(v *api.View) string) {
+	row := func(when int, label string, show func(v *view.View) string) {
 		was, is := "-", show(after)
 		if before != nil {
 			was = show(before)
@@ -596,39 +596,39 @@ func compare(t *terminal, before, after *api.View) error {
 			fmt.Fprintf(w, "%s\t%s\t%s\n", label, was, is)
 		}
 	}
-	row(always, "tier", func(v *api.View) string {
+	row(always, "tier", func(v *view.View) string {
 		if v.Tier == nil {
 			return "none yet"
 		}
 		return v.Tier.Name
 	})
-	row(always, after.Model.Measure, func(v *api.View) string { return api.Points(v.Values.Score) })
+	row(always, after.Model.Measure, func(v *view.View) string { return view.Points(v.Values.Score) })
 	for i, p := range after.Values.Parts {
-		row(moved, "  "+p.Name, func(v *api.View) string {
+		row(moved, "  "+p.Name, func(v *view.View) string {
 			if i >= len(v.Values.Parts) {
 				return "-"
 			}
-			s := api.Points(v.Values.Parts[i].Value)
+			s := view.Points(v.Values.Parts[i].Value)
 			if !v.Values.Parts[i].Known {
 				s += " assumed"
 			}
 			return s
 		})
 	}
-	row(always, "R F M", func(v *api.View) string {
+	row(always, "R F M", func(v *view.View) string {
 		r := &v.Values.RFM
 		return fmt.Sprintf("%d %d %d", r.R, r.F, r.M)
 	})
-	row(moved, "segment", func(v *api.View) string { return strings.ReplaceAll(v.Values.RFM.Segment, "_", " ") })
-	row(moved, "orders", func(v *api.View) string {
+	row(moved, "segment", func(v *view.View) string { return strings.ReplaceAll(v.Values.RFM.Segment, "_", " ") })
+	row(moved, "orders", func(v *view.View) string {
 		return fmt.Sprintf("%d, %s", v.Values.Orders.Orders, v.Money(v.Values.Orders.Net))
 	})
-	row(always, "CLV", func(v *api.View) string { return v.Money(v.Values.CLV.Total) })
-	row(changed, "  so far", func(v *api.View) string { return v.Money(v.Values.CLV.Historic) })
-	row(changed, "  referrals", func(v *api.View) string { return v.Money(v.Values.CLV.Referrals) })
-	row(moved, "  predicted", func(v *api.View) string { return v.Money(v.Values.CLV.Predicted) })
-	row(changed, "complaints open", func(v *api.View) string { return strconv.Itoa(v.Values.Experience.OpenComplaints) })
-	row(changed, "returns waiting", func(v *api.View) string { return strconv.Itoa(len(v.Waiting)) })
+	row(always, "CLV", func(v *view.View) string { return v.Money(v.Values.CLV.Total) })
+	row(changed, "  so far", func(v *view.View) string { return v.Money(v.Values.CLV.Historic) })
+	row(changed, "  referrals", func(v *view.View) string { return v.Money(v.Values.CLV.Referrals) })
+	row(moved, "  predicted", func(v *view.View) string { return v.Money(v.Values.CLV.Predicted) })
+	row(changed, "complaints open", func(v *view.View) string { return strconv.Itoa(v.Values.Experience.OpenComplaints) })
+	row(changed, "returns waiting", func(v *view.View) string { return strconv.Itoa(len(v.Waiting)) })
 	_ = w.Flush() // into a buffer
 	for line := range strings.Lines(b.String()) {
 		if _, err := fmt.Fprintln(t.out, strings.TrimRight(line, " \n")); err != nil {

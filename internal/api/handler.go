@@ -1,6 +1,5 @@
-// Package api is what others may ask of tierstream without changing anything:
-// whether an instance is alive and ready, its metrics, and a customer's live
-// value. It reads state and never Kafka.
+// Package api is what others may ask of tierstream over HTTP without changing
+// anything: whether an instance is alive and ready, and its metrics.
 package api
 
 import (

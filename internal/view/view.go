@@ -1,4 +1,7 @@
-package api
+// Package view is a customer's value as others see it: the record with what the
+// model makes of it at an instant, as data and as a card. What reads customers
+// and what publishes them show the same document.
+package view
 
 import (
 	"errors"
