@@ -3,7 +3,9 @@ package stream
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -40,11 +42,14 @@ type partitionStatus struct {
 	seq         uint64
 	pubSeq      uint64
 	lag         int64
+	oldest      int64         // Kafka's timestamp of the oldest record not yet applied, Unix ms; math.MaxInt64: there is none
+	overdue     time.Duration // how far the clock is past the earliest due time
+	pending     int           // bytes applied and not published
 	changes     int64
 }
 
 func newPartitionStatus(p int32) *partitionStatus {
-	return &partitionStatus{name: statusAcquiring, attrs: metric.WithAttributeSet(attribute.NewSet(attribute.Int("partition", int(p))))}
+	return &partitionStatus{name: statusAcquiring, oldest: math.MaxInt64, attrs: metric.WithAttributeSet(attribute.NewSet(attribute.Int("partition", int(p))))}
 }
 
 func (s *partitionStatus) set(n statusName, err error) {
@@ -136,19 +141,46 @@ func (s *partitionStatus) published(k protocol.Published) {
 }
 
 // lagging notes how much is not applied yet, as of the reader's last look.
-func (s *partitionStatus) lagging(r *reader, next []protocol.Position) {
+func (s *partitionStatus) lagging(r *reader, next []protocol.Position, t *taken) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.oldest = t.oldest
 	if r.end == nil {
 		return
 	}
-	var lag int64
+	s.lag = 0
 	for i := range r.queues {
 		if !r.atEnd(i) {
-			lag += max(0, r.end[i]-next[i].Next)
+			s.lag += max(0, r.end[i]-next[i].Next)
 		}
 	}
+}
+
+// age is how long the oldest record that is not applied has been in Kafka; the
+// caller holds mu.
+func (s *partitionStatus) age(now time.Time) time.Duration {
+	if s.oldest == math.MaxInt64 {
+		return 0
+	}
+	return max(0, now.Sub(time.UnixMilli(s.oldest)))
+}
+
+// timers notes how late the sweep is. due is the earliest due time, clock the
+// partition's, both Unix ms.
+func (s *partitionStatus) timers(clock, due int64) {
 	s.mu.Lock()
-	s.lag = lag
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	s.overdue = 0
+	if due < clock {
+		s.overdue = time.Duration(clock-due) * time.Millisecond
+	}
+}
+
+// unpublished notes how much is applied and not published.
+func (s *partitionStatus) unpublished(bytes int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending = bytes
 }
 
 func (s *partitionStatus) offsets() []int64 {

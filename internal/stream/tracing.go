@@ -6,13 +6,10 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
-
-	"github.com/tierstream/tierstream/internal/protocol"
 )
 
 // scope names the instruments and spans of this program.
@@ -124,26 +121,19 @@ func (g *stage) end(err error) {
 
 // traceTransaction begins the span of a transaction in the trace of the first
 // traced batch that it publishes, with links to the others. Where none is
-// traced it has none. It lets go of the batches.
-func (s *session) traceTransaction(ctx context.Context, entries []*protocol.Entry) (context.Context, trace.Span) {
-	s.mu.Lock()
-	var batches []trace.SpanContext
-	for _, e := range entries {
-		if sc, ok := s.traced[e.Seq]; ok {
-			batches = append(batches, sc)
-			delete(s.traced, e.Seq)
+// traced it has none.
+func (s *session) traceTransaction(ctx context.Context, flights []flight) (context.Context, trace.Span) {
+	var batches []trace.Link
+	for _, f := range flights {
+		if f.span.IsSampled() {
+			batches = append(batches, trace.Link{SpanContext: f.span})
 		}
 	}
-	s.mu.Unlock()
 	if len(batches) == 0 {
 		return ctx, trace.SpanFromContext(ctx)
 	}
-	var links []trace.Link
-	for _, sc := range batches[1:] {
-		links = append(links, trace.Link{SpanContext: sc})
-	}
-	return s.tracer.Start(trace.ContextWithSpanContext(ctx, batches[0]), "tierstream.publish", trace.WithLinks(links...),
-		trace.WithAttributes(semconv.MessagingSystemKafka, semconv.MessagingDestinationPartitionID(strconv.Itoa(int(s.partition))), attribute.Int("tierstream.batches", len(entries))))
+	return s.tracer.Start(trace.ContextWithSpanContext(ctx, batches[0].SpanContext), "tierstream.publish", trace.WithLinks(batches[1:]...),
+		trace.WithAttributes(semconv.MessagingSystemKafka, semconv.MessagingDestinationPartitionID(strconv.Itoa(int(s.partition)))))
 }
 
 // sends are the spans of the tier changes in one transaction that sampled

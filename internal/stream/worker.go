@@ -99,11 +99,11 @@ type session struct {
 
 	mu         sync.Mutex // guards machine; the apply loop and the publisher share it
 	machine    protocol.Machine
-	more       chan struct{}                // something to publish
-	room       chan struct{}                // something was published
-	pending    int                          // bytes unpublished
-	traced     map[uint64]trace.SpanContext // spans of batches that are not published, by seq
-	publishing chan struct{}                // closed when the publisher has ended; nil before it began
+	more       chan struct{}     // something to publish
+	room       chan struct{}     // something was published
+	pending    int               // bytes unpublished
+	flights    map[uint64]flight // batches that are not yet published, by seq; those an earlier owner left are not among them
+	publishing chan struct{}     // closed when the publisher has ended; nil before it began
 
 	state   protocol.State
 	flood   protocol.Flood
@@ -132,7 +132,7 @@ type session struct {
 func (w *worker) session(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	s := &session{worker: w, more: make(chan struct{}, 1), room: make(chan struct{}, 1), cache: newCache(w.cfg.CacheBytes), customers: fold.Set{}, traced: map[uint64]trace.SpanContext{}, litter: true, cursor: "0"}
+	s := &session{worker: w, more: make(chan struct{}, 1), room: make(chan struct{}, 1), cache: newCache(w.cfg.CacheBytes), customers: fold.Set{}, flights: map[uint64]flight{}, litter: true, cursor: "0"}
 	if _, err := rand.Read(s.owner[:]); err != nil {
 		return fmt.Errorf("choosing an owner: %w", err)
 	}
@@ -258,7 +258,7 @@ func (s *session) askDue(ctx context.Context) error {
 }
 
 // dueBelow reads who is to be swept below a bound: the first fold.MaxSweep of
-// them. full says that there may be more; last is the last of them.
+// them; last is the last of them.
 func (s *session) dueBelow(ctx context.Context, bound protocol.Bound) (ids []string, last state.DueEntry, err error) {
 	if s.nextDue > bound.Due {
 		return nil, last, nil
@@ -273,7 +273,30 @@ func (s *session) dueBelow(ctx context.Context, bound protocol.Bound) (ids []str
 			last = d
 		}
 	}
-	return ids, last, nil
+	if len(ids) == 0 {
+		// Whoever was due first has been given a later time by an event.
+		err = s.askDue(ctx)
+	}
+	return ids, last, err
+}
+
+// flight is what is remembered of a batch until it is published.
+type flight struct {
+	oldest time.Time         // when Kafka appended its first record; zero: it has none
+	span   trace.SpanContext // of the batch; not sampled: it is not traced
+}
+
+// landing lets go of the batches that are about to be published.
+func (s *session) landing(entries []*protocol.Entry) (flights []flight) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range entries {
+		if f, ok := s.flights[e.Seq]; ok {
+			flights = append(flights, f)
+			delete(s.flights, e.Seq)
+		}
+	}
+	return flights
 }
 
 // decoded is memory for the records of one batch.
@@ -545,6 +568,7 @@ func (s *session) publish(ctx context.Context, g *errgroup.Group, p *producer) {
 	}
 	n := len(s.machine.Unpublished())
 	s.mu.Unlock()
+	s.status.unpublished(s.pending)
 	if n > 0 {
 		s.log.Info("publishing what was applied but not published", "batches", n)
 		s.signal(s.more)
@@ -669,7 +693,7 @@ func (s *session) apply(parent context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.status.lagging(s.reader, s.state.Next)
+		s.status.lagging(s.reader, s.state.Next, b.taken)
 		in := &fold.Input{Wall: b.wall.UnixMilli(), Records: b.records}
 		if err := s.clock(in, b.taken); err != nil {
 			return err
@@ -682,6 +706,7 @@ func (s *session) apply(parent context.Context) error {
 				// An idle owner writes nothing, so it would not notice that Redis
 				// or Kafka went back in time.
 				compared = now
+		s.status.timers(in.Clock, s.nextDue)
 				if err := s.store.Compare(ctx, s.machine.Identity()); err != nil {
 					return s.doubt(err)
 				}
@@ -715,10 +740,19 @@ func (s *session) applyBatch(ctx context.Context, in *fold.Input, b *batch) (err
 	}
 	if len(in.Sweep) > 0 {
 		if err := s.askDue(tctx); err != nil {
+	if f := (flight{span: traced.span.SpanContext()}); len(b.taken.records) > 0 || f.span.IsSampled() {
+		if len(b.taken.records) > 0 {
+			f.oldest = b.taken.records[0].Timestamp
+		}
+		s.mu.Lock()
+		s.flights[out.Entry.Seq] = f
+		s.mu.Unlock()
+	}
 			return err
 		}
 	}
 	s.metrics.batch(tctx, s.status.attrs, out)
+		s.metrics.swept.Add(ctx, int64(len(in.Sweep)), s.status.attrs)
 	return nil
 }
 
@@ -735,9 +769,7 @@ func (s *session) applied(ctx context.Context, out *fold.Output) error {
 	s.mu.Lock()
 	s.machine.Applied(out.Entry, len(drop))
 	s.pending += out.Entry.Size()
-	if sc := trace.SpanContextFromContext(ctx); sc.IsSampled() {
-		s.traced[out.Entry.Seq] = sc
-	}
+	s.status.unpublished(s.pending)
 	s.mu.Unlock()
 	s.signal(s.more)
 	s.settle(out)
@@ -835,7 +867,8 @@ func (s *session) publisher(ctx context.Context, p *producer) error {
 			continue
 		}
 		began := time.Now()
-		tctx, span := s.traceTransaction(ctx, entries)
+		flights := s.landing(entries)
+		tctx, span := s.traceTransaction(ctx, flights)
 		k, err := p.publish(tctx, entries)
 		endSpan(span, err)
 		if err != nil {
@@ -848,8 +881,10 @@ func (s *session) publisher(ctx context.Context, p *producer) error {
 		for _, e := range entries {
 			s.pending -= e.Size()
 		}
+		s.metrics.published(ctx, s.cfg.Now(), flights)
 		s.mu.Unlock()
 		s.status.published(k)
 		s.signal(s.room)
 	}
 }
+		s.status.unpublished(s.pending)
