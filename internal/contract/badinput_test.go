@@ -446,6 +446,9 @@ func TestEveryCodeHasACase(t *testing.T) {
 		}
 	}
 	for c := range event.NumCodes {
+		if event.Code(c) == event.Skipped {
+			continue // of mapped topics, which have no forms of ours: internal/mapping
+		}
 		if n := cases[event.Code(c)]; n < len(event.Formats) {
 			t.Errorf("%s has %d cases", event.Code(c), n)
 		}

@@ -242,6 +242,18 @@ func (e *Engine) Decode(r *Record) bool {
 	return true
 }
 
+// Needs is the ID of the schema by which a record of a topic is to be read and
+// which the rules do not have; false when there is none. See mapping.Learn.
+func (e *Engine) Needs(topic int, value []byte) (id int, ok bool) {
+	if e.mappers == nil {
+		return 0, false
+	}
+	return e.rules.Mapping.Needs(e.rules.Topics[topic], value)
+}
+
+// Hash identifies the engine's rules.
+func (e *Engine) Hash() protocol.Hash { return e.hash }
+
 // mapped decodes a record of a topic that has a mapping.
 func (e *Engine) mapped(x *mapping.Mapper, r *Record) {
 	m, refusal := x.Map(r.Partition, r.Offset, &r.Message)

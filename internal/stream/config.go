@@ -19,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tierstream/tierstream/internal/fold"
+	"github.com/tierstream/tierstream/internal/mapping"
 	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/state"
 )
@@ -68,6 +69,9 @@ type Config struct {
 
 	// Kafka are the options of every client: brokers, TLS, SASL, dialer.
 	Kafka []kgo.Opt
+	// Schemas is the registry that the rules' mapping names; nil when it names
+	// none.
+	Schemas mapping.Source
 	// Store opens the state of one partition.
 	Store func(partition int32) Store
 	Log   *slog.Logger
@@ -138,6 +142,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Rules == nil {
 		return errors.New("no rules")
+	}
+	if m := c.Rules.Mapping; m != nil && m.Registry() != "" && c.Schemas == nil {
+		return fmt.Errorf("the mapping names the registry %s, but nothing asks it", m.Registry())
 	}
 	names := map[string]string{}
 	for _, t := range []struct{ role, name string }{

@@ -15,20 +15,18 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/tierstream/tierstream/internal/protocol"
 )
 
 // Processor is one instance of the consumer: it owns the partitions that the
 // group gives it, each by a worker of its own.
 type Processor struct {
-	cfg       Config
-	rulesHash protocol.Hash
-	rules     *rulesLog
-	group     *group
-	admin     *kadm.Client
-	metrics   *metrics
-	tracer    trace.Tracer
+	cfg     Config
+	inForce *inForce
+	rules   *rulesLog
+	group   *group
+	admin   *kadm.Client
+	metrics *metrics
+	tracer  trace.Tracer
 
 	partitions int32
 	clusterID  string
@@ -58,7 +56,7 @@ func New(cfg Config) (*Processor, error) {
 		return nil, err
 	}
 	p := &Processor{
-		cfg: c, rulesHash: c.Rules.Hash(), metrics: m, tracer: otel.Tracer(scope),
+		cfg: c, inForce: newInForce(c.Rules), metrics: m, tracer: otel.Tracer(scope),
 		rules:   &rulesLog{base: c.Kafka, topic: c.Topics.Rules},
 		workers: map[int32]*running{}, status: map[int32]*partitionStatus{},
 	}
@@ -118,7 +116,7 @@ func (p *Processor) Run(ctx context.Context) error {
 	if err := p.Check(ctx); err != nil {
 		return err
 	}
-	if err := p.rules.remember(ctx, p.cfg.Rules); err != nil {
+	if err := p.adopt(ctx); err != nil {
 		return err
 	}
 	// Workers outlive ctx: they are told to drain, and have a while to do so.

@@ -29,7 +29,7 @@ func (s *session) gather(ctx context.Context) error {
 		return err
 	}
 	s.place()
-	if err := s.engineFor(ctx, s.rulesHash); err != nil {
+	if err := s.engineFor(ctx, s.inForce.now()); err != nil {
 		return err
 	}
 	from := make([]protocol.Position, len(s.found.inputs))
@@ -217,6 +217,9 @@ func (s *session) gatherLog(ctx context.Context, from []protocol.Position) (n in
 			return n, nil
 		}
 		next = t.next
+		if err := s.learn(ctx, t); err != nil {
+			return n, err
+		}
 		records := s.decode(ctx, t)
 		set := fold.Set{}
 		var missing []*fold.Customer
@@ -296,7 +299,7 @@ func (s *session) rebase(ctx context.Context, g *errgroup.Group, p *producer) er
 	} else if n := s.state.Counters; len(n) > int(event.Waiting) {
 		left = n[event.Waiting]
 	}
-	if err := s.engineFor(ctx, s.rulesHash); err != nil {
+	if err := s.engineFor(ctx, s.inForce.now()); err != nil {
 		return err
 	}
 	s.publish(ctx, g, p)

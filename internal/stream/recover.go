@@ -327,7 +327,7 @@ func (s *session) begin(ctx context.Context, p *producer) error {
 	case s.cfg.Rules.Clock != fold.ClockEvents:
 		g.LiveSince = s.cfg.Now().UnixMilli()
 	}
-	r := protocol.NewGenesis(g, protocol.State{Rules: s.rulesHash, Fold: fold.Version, Next: starts, Counters: make([]int64, s.cfg.Rules.Codes())})
+	r := protocol.NewGenesis(g, protocol.State{Rules: s.inForce.now(), Fold: fold.Version, Next: starts, Counters: make([]int64, s.cfg.Rules.Codes())})
 	r.Epoch, r.Owner = s.machine.Identity().Epoch, s.owner
 	at, err := p.publish(ctx, []*protocol.Entry{{Seq: 0, Chain: r.Chain, Journal: r.Encode()}})
 	if err != nil {

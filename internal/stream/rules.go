@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -26,12 +28,16 @@ type rulesLog struct {
 	raw   map[protocol.Hash][]byte
 }
 
-// remember makes sure that the topic holds the rules, before anything is
-// decided by them.
-func (l *rulesLog) remember(ctx context.Context, r *fold.Rules) error {
-	if err := l.read(ctx); err != nil {
-		return err
-	}
+// canonical are the rule sets that the topic holds.
+func (l *rulesLog) canonical() iter.Seq[[]byte] {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Values(l.raw) // which is replaced, never written to
+}
+
+// keep makes sure that the topic, as it was read last, holds the rules, before
+// anything is decided by them.
+func (l *rulesLog) keep(ctx context.Context, r *fold.Rules) error {
 	h := r.Hash()
 	l.mu.Lock()
 	_, there := l.raw[h]

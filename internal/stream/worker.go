@@ -514,7 +514,7 @@ func (s *session) live(ctx context.Context, g *errgroup.Group, p *producer) erro
 	if err := s.sameCurrency(); err != nil {
 		return err
 	}
-	if err := s.engineFor(ctx, s.rulesHash); err != nil {
+	if err := s.engineFor(ctx, s.inForce.now()); err != nil {
 		return err
 	}
 	s.publish(ctx, g, p)
@@ -642,6 +642,9 @@ func (s *session) read(ctx context.Context, after []protocol.Position) (*batch, 
 	}
 	now, err := s.wall(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.learn(ctx, t); err != nil {
 		return nil, err
 	}
 	b := &batch{taken: t, wall: now, took: time.Now()}
