@@ -69,7 +69,6 @@ func TestRedisKilledAndRestarted(t *testing.T) {
 }
 
 func TestBrokerKilledAndRestarted(t *testing.T) {
-	t.Skip("an open question: with one broker, killed twice, a partition sometimes waits for more than 90 s for its journal's open transaction to end; nothing is lost or doubled meanwhile")
 	t.Parallel()
 	w := newWorldOn(t, testenv.Kafka(t, testenv.KafkaOptions{}), testenv.RedisOptions{})
 	w.Start()

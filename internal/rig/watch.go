@@ -142,8 +142,22 @@ func (w *World) Progress(n int64) {
 			}
 		}
 		if read < n {
+			w.excuse()
 			return ErrNotYet
 		}
 		return nil
 	})
+}
+
+// excuse skips the test when what is awaited cannot come for a reason that is
+// not ours.
+func (w *World) excuse() {
+	w.t.Helper()
+	if w.Excuse == nil || time.Since(w.asked) < time.Second {
+		return
+	}
+	w.asked = time.Now()
+	if why := w.Excuse(); why != "" {
+		w.t.Skip(why)
+	}
 }
