@@ -11,7 +11,7 @@ import (
 
 // A sample is fence, outbox and customers of one instant, without owning.
 func TestSampleIsWhatIsThere(t *testing.T) {
-	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+	everywhere(t, func(t *testing.T, rdb redis.UniversalClient) {
 		s, id := started(t, rdb, testLease)
 		if o, err := NewStore(rdb, "test", 9, testLease).Sample(t.Context(), []string{"a"}); err != nil || o.Fence != nil {
 			t.Fatalf("a partition never started: %+v, %v", o, err)

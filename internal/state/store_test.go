@@ -21,9 +21,9 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// both runs a test on the fake and on the real Redis: what the protocol asks
-// of scripts must hold on both.
-func both(t *testing.T, f func(t *testing.T, rdb redis.UniversalClient)) {
+// everywhere runs a test on the fake, on the real Redis and on a cluster of
+// it: what the protocol asks of scripts must hold on each.
+func everywhere(t *testing.T, f func(t *testing.T, rdb redis.UniversalClient)) {
 	t.Run("miniredis", func(t *testing.T) {
 		m := miniredis.RunT(t)
 		f(t, open(t, m.Addr()))
@@ -31,6 +31,43 @@ func both(t *testing.T, f func(t *testing.T, rdb redis.UniversalClient)) {
 	t.Run("redis", func(t *testing.T) {
 		f(t, open(t, testenv.Redis(t, testenv.RedisOptions{}).Addr()))
 	})
+	t.Run("cluster", func(t *testing.T) {
+		rdb := clustered(t, testenv.SharedRedisCluster(t))
+		t.Cleanup(func() {
+			err := eachPrimary(context.Background(), rdb, func(ctx context.Context, node redis.UniversalClient) error {
+				return node.FlushAll(ctx).Err()
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		f(t, rdb)
+	})
+}
+
+func clustered(t *testing.T, c *testenv.RedisCluster) redis.UniversalClient {
+	t.Helper()
+	rdb, err := OpenWith(Options{Address: strings.Join(c.Addrs(), ","), Cluster: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { rdb.Close() })
+	return rdb
+}
+
+// server is the server that has the partition of the tests, for commands that
+// name no key.
+func server(t *testing.T, rdb redis.UniversalClient) redis.UniversalClient {
+	t.Helper()
+	cluster, ok := rdb.(*redis.ClusterClient)
+	if !ok {
+		return rdb
+	}
+	node, err := cluster.MasterForKey(t.Context(), PartitionKeys("test", 3).Fence())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return node
 }
 
 func open(t *testing.T, addr string) redis.UniversalClient {
@@ -103,7 +140,7 @@ func answer(t *testing.T, s *Store, b *Batch, want protocol.Answer) {
 func dump(t *testing.T, rdb redis.UniversalClient) string {
 	t.Helper()
 	ctx := context.Background()
-	keys, err := rdb.Keys(ctx, "*").Result()
+	keys, err := server(t, rdb).Keys(ctx, "*").Result()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +168,7 @@ func dump(t *testing.T, rdb redis.UniversalClient) string {
 }
 
 func TestAcquireCreatesALoadingFenceAndRaisesTheEpoch(t *testing.T) {
-	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+	everywhere(t, func(t *testing.T, rdb redis.UniversalClient) {
 		s := NewStore(rdb, "test", 0, testLease)
 		if f, err := s.Fence(t.Context()); f != nil || err != nil {
 			t.Fatalf("fence %v, %v before the first start", f, err)
@@ -151,7 +188,7 @@ func TestAcquireCreatesALoadingFenceAndRaisesTheEpoch(t *testing.T) {
 }
 
 func TestFenceAndOutboxComeBackAsWritten(t *testing.T) {
-	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+	everywhere(t, func(t *testing.T, rdb redis.UniversalClient) {
 		s, id := started(t, rdb, testLease)
 		b := batch(id, 2, Put{Customer: "ä b", Value: []byte{0, 1, 255}, Due: 42, DueMoved: true}, Put{Customer: "z", Value: []byte("z"), Due: NeverDue, DueMoved: true})
 		apply(t, s, b)
@@ -188,7 +225,7 @@ func TestFenceAndOutboxComeBackAsWritten(t *testing.T) {
 // A write is accepted only if all five identities are the expected ones, and
 // a refused one changes nothing.
 func TestApplyIsRefusedOnAnyOtherIdentity(t *testing.T) {
-	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+	everywhere(t, func(t *testing.T, rdb redis.UniversalClient) {
 		s, id := started(t, rdb, testLease)
 		before := dump(t, rdb)
 		for name, f := range map[string]func(*protocol.Identity){
@@ -228,7 +265,7 @@ func TestApplyIsRefusedOnAnyOtherIdentity(t *testing.T) {
 // A second try of an accepted batch is told so, even when the lease is over
 // by then; a different batch at the same place is refused.
 func TestSecondTryIsRecognised(t *testing.T) {
-	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+	everywhere(t, func(t *testing.T, rdb redis.UniversalClient) {
 		s, id := started(t, rdb, testLease)
 		b := batch(id, 2, Put{Customer: "c", Value: []byte("v"), Due: 1, DueMoved: true})
 		apply(t, s, b)
@@ -248,7 +285,7 @@ func TestSecondTryIsRecognised(t *testing.T) {
 }
 
 func TestApplyNeedsTheLease(t *testing.T) {
-	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+	everywhere(t, func(t *testing.T, rdb redis.UniversalClient) {
 		s, id := started(t, rdb, testLease)
 		if err := rdb.HSet(t.Context(), s.keys.Fence(), "lease", "1").Err(); err != nil {
 			t.Fatal(err)
@@ -264,7 +301,7 @@ func TestApplyNeedsTheLease(t *testing.T) {
 }
 
 func TestRenewExtendsTheOwnLease(t *testing.T) {
-	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+	everywhere(t, func(t *testing.T, rdb redis.UniversalClient) {
 		s, id := started(t, rdb, testLease)
 		lease := func() int64 {
 			t.Helper()
@@ -294,7 +331,7 @@ func TestRenewExtendsTheOwnLease(t *testing.T) {
 }
 
 func TestOutboxIsTrimmedByTheNextApply(t *testing.T) {
-	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+	everywhere(t, func(t *testing.T, rdb redis.UniversalClient) {
 		s, id := started(t, rdb, testLease)
 		for i := byte(2); i <= 4; i++ {
 			id = apply(t, s, batch(id, i))
@@ -310,7 +347,7 @@ func TestOutboxIsTrimmedByTheNextApply(t *testing.T) {
 }
 
 func TestRaiseAbandonsAGeneration(t *testing.T) {
-	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+	everywhere(t, func(t *testing.T, rdb redis.UniversalClient) {
 		s, id := started(t, rdb, testLease)
 		id = apply(t, s, batch(id, 2, Put{Customer: "c", Value: []byte("old"), Due: 1, DueMoved: true}))
 		gen, err := s.Raise(t.Context(), id, 0, nil)
@@ -329,7 +366,7 @@ func TestRaiseAbandonsAGeneration(t *testing.T) {
 }
 
 func TestWaitingOriginalsComeAndGoWithTheBatch(t *testing.T) {
-	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+	everywhere(t, func(t *testing.T, rdb redis.UniversalClient) {
 		s, id := started(t, rdb, testLease)
 		k := WaitingKey{Customer: "c", Hash: 0xabc}
 		b := batch(id, 2)
@@ -350,7 +387,7 @@ func TestWaitingOriginalsComeAndGoWithTheBatch(t *testing.T) {
 
 // Batches beyond the limits of Lua's unpack and of one load chunk.
 func TestLargeBatch(t *testing.T) {
-	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+	everywhere(t, func(t *testing.T, rdb redis.UniversalClient) {
 		s, id := started(t, rdb, testLease)
 		const n = 12_345
 		var puts []Put
@@ -384,7 +421,7 @@ func TestLargeBatch(t *testing.T) {
 // A script is not rolled back on an error, so whatever can fail must fail
 // before the first write.
 func TestWrongTypeWritesNothing(t *testing.T) {
-	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+	everywhere(t, func(t *testing.T, rdb redis.UniversalClient) {
 		s, id := started(t, rdb, testLease)
 		if err := rdb.Set(t.Context(), s.keys.Due(1), "not a set", 0).Err(); err != nil {
 			t.Fatal(err)
@@ -403,7 +440,7 @@ func TestWrongTypeWritesNothing(t *testing.T) {
 func TestOutOfMemoryWritesNothing(t *testing.T) {
 	rdb := open(t, testenv.Redis(t, testenv.RedisOptions{}).Addr())
 	s, id := started(t, rdb, testLease)
-	if err := rdb.ConfigSet(t.Context(), "maxmemory", "1mb").Err(); err != nil {
+	if err := server(t, rdb).ConfigSet(t.Context(), "maxmemory", "1mb").Err(); err != nil {
 		t.Fatal(err)
 	}
 	if err := rdb.Set(t.Context(), "filler", make([]byte, 2<<20), 0).Err(); err != nil && !strings.Contains(err.Error(), "OOM") {
@@ -434,9 +471,9 @@ func TestCheckRefusesEviction(t *testing.T) {
 }
 
 func TestScriptsSurviveAFlushOfTheScriptCache(t *testing.T) {
-	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+	everywhere(t, func(t *testing.T, rdb redis.UniversalClient) {
 		s, id := started(t, rdb, testLease)
-		if err := rdb.ScriptFlush(t.Context()).Err(); err != nil {
+		if err := server(t, rdb).ScriptFlush(t.Context()).Err(); err != nil {
 			t.Fatal(err)
 		}
 		apply(t, s, batch(id, 2))

@@ -35,6 +35,17 @@ type KafkaOptions struct {
 	Throughput bool
 	// Properties are added to server.properties and override the defaults.
 	Properties map[string]string
+	// Security adds a listener with TLS and SASL; nil: none.
+	Security *KafkaSecurity
+}
+
+// portsPerBroker is how many ports a broker with these options needs: of the
+// plain listener, the controller, and the secure listener.
+func (o *KafkaOptions) portsPerBroker() int {
+	if o.Security != nil {
+		return 3
+	}
+	return 2
 }
 
 // KafkaServer is one broker in KRaft mode that is its own controller. Topics
@@ -64,7 +75,7 @@ func (i *installation) start(ctx context.Context, options KafkaOptions, flags ..
 			err = errors.Join(err, k.Stop())
 		}
 	}()
-	if err := k.place(options.Dir, 2); err != nil {
+	if err := k.place(options.Dir, options.portsPerBroker()); err != nil {
 		return nil, err
 	}
 	if err := i.configure(k, 1, kafkaID(), "1@"+k.ports[1].addr(), options, flags...); err != nil {
@@ -72,6 +83,11 @@ func (i *installation) start(ctx context.Context, options KafkaOptions, flags ..
 	}
 	if err := k.start(ctx); err != nil {
 		return nil, err
+	}
+	if options.Security != nil {
+		if err := options.Security.enrol(ctx, k); err != nil {
+			return nil, err
+		}
 	}
 	return k, nil
 }
@@ -105,6 +121,12 @@ func (i *installation) configure(k *KafkaServer, node int, cluster, voters strin
 		// which a broker otherwise allows no session.
 		"group.min.session.timeout.ms":     "500",
 		"group.initial.rebalance.delay.ms": "0",
+	}
+	if options.Security != nil {
+		if err := options.Security.secure(k, properties); err != nil {
+			return err
+		}
+		flags = append(flags, options.Security.flags()...)
 	}
 	maps.Copy(properties, options.Properties)
 	file := filepath.Join(k.dir, "server.properties")

@@ -15,7 +15,8 @@
 //	}
 //
 // [StartKafka] and [StartRedis] are the same without a test, for benchmarks
-// that are commands. [Cluster] is several brokers; a Redis server can be a
+// that are commands. [Cluster] is several brokers, [Clustered] a Redis Cluster;
+// both services can ask for certificates and users. A Redis server can be a
 // replica of another, be backed up and restored; a [Proxy] is an address that
 // moves between servers.
 //
@@ -163,6 +164,9 @@ func Main(m *testing.M, checks ...func() error) {
 	code := m.Run()
 	if shared.kafka != nil {
 		checks = append([]func() error{shared.kafka.Stop}, checks...)
+	}
+	if sharedCluster.cluster != nil {
+		checks = append([]func() error{sharedCluster.cluster.Stop}, checks...)
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {
