@@ -149,6 +149,11 @@ func toDecimal(v ref.Val) (*decimal, error) {
 
 // minor is an amount in the minor units of a currency, exactly.
 func minor(amount, currency ref.Val) ref.Val {
+	amount, ok1 := present(amount)
+	currency, ok2 := present(currency)
+	if !ok1 || !ok2 {
+		return types.WrapErr(errAbsent)
+	}
 	code, ok := currency.(types.String)
 	if !ok {
 		return types.WrapErr(&event.Refusal{Code: event.BadCurrency, Field: "currency", Detail: "a text is needed, not " + currency.Type().TypeName()})

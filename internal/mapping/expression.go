@@ -67,6 +67,10 @@ var language = sync.OnceValues(func() (*cel.Env, error) {
 		cel.Variable(varOffset, cel.IntType),
 		cel.Function("minor", cel.Overload("minor_dyn_dyn", []*cel.Type{cel.DynType, cel.DynType}, cel.IntType, cel.BinaryBinding(minor))),
 		cel.Function("decimal", cel.Overload("decimal_dyn", []*cel.Type{cel.DynType}, cel.DynType, cel.UnaryBinding(func(v ref.Val) ref.Val {
+			v, ok := present(v)
+			if !ok {
+				return types.WrapErr(errAbsent)
+			}
 			d, err := toDecimal(v)
 			if err != nil {
 				return types.WrapErr(err)
@@ -153,14 +157,20 @@ func (p *program) evaluate(in cel.Activation) (ref.Val, error) {
 			return nil, err
 		}
 	}
+	if v, ok := present(v); ok {
+		return v, nil
+	}
+	return nil, errAbsent
+}
+
+// present takes a value out of an optional. It is false of an empty one and of
+// null.
+func present(v ref.Val) (ref.Val, bool) {
 	if o, ok := v.(*types.Optional); ok {
 		if !o.HasValue() {
-			return nil, errAbsent
+			return nil, false
 		}
 		v = o.GetValue()
 	}
-	if v == types.NullValue {
-		return nil, errAbsent
-	}
-	return v, nil
+	return v, v != types.NullValue
 }
