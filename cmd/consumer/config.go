@@ -46,6 +46,7 @@ type flags struct {
 	Changes      string   `name:"changes-topic" help:"Topic of tier changes." default:"tier-changes" group:"Topics"`
 	ChangesFmt   string   `name:"changes-format" help:"Data of tier changes: json or msgpack." enum:"json,msgpack" default:"json" group:"Topics"`
 	DeadLetters  string   `name:"dead-letters-topic" help:"Topic of refused records." default:"dead-letters" group:"Topics"`
+	Values       string   `name:"values-topic" help:"Compacted topic of customers' whole values, as customer-values. Without it none are published." placeholder:"TOPIC" group:"Topics"`
 	Partitioner  string   `help:"How producers choose partitions: murmur2 (Java, franz-go), crc32 (librdkafka), fnv1a (sarama), explicit." enum:"murmur2,crc32,fnv1a,explicit" default:"murmur2" group:"Topics"`
 	CreateTopics bool     `help:"Create topics that do not exist." group:"Topics"`
 	Partitions   int32    `help:"Partitions of topics that are created." default:"4" group:"Topics"`
@@ -251,6 +252,6 @@ func (f *flags) rules() (*fold.Rules, error) {
 // topics are the namespace's topics.
 func (f *flags) topics() stream.Topics {
 	t := stream.DefaultTopics(f.Namespace, f.Topics)
-	t.Changes, t.DeadLetters = f.Changes, f.DeadLetters
+	t.Changes, t.DeadLetters, t.Values = f.Changes, f.DeadLetters, f.Values
 	return t
 }

@@ -14,12 +14,13 @@ type topicsCmd struct {
 }
 
 type topicsCreateCmd struct {
-	Partitions  int32 `help:"Partitions of each new topic. It cannot be changed later: keys would map to other partitions." default:"4"`
-	Replication int16 `help:"Copies of each partition. Default: the broker's setting." placeholder:"N"`
+	Partitions  int32  `help:"Partitions of each new topic. It cannot be changed later: keys would map to other partitions." default:"4"`
+	Replication int16  `help:"Copies of each partition. Default: the broker's setting." placeholder:"N"`
+	Values      string `name:"values-topic" help:"Create the topic of customers' values too." placeholder:"TOPIC"`
 }
 
 func (c *topicsCreateCmd) Help() string {
-	return `Creates the input topics (log-append time, not compacted), tier changes, dead letters, the journal (kept for ever) and the rules (compacted).
+	return `Creates the input topics (log-append time, not compacted), tier changes, dead letters, the journal (kept for ever) and the rules (compacted), and with --values-topic that of customers' values (compacted).
 
   tierctl topics create --brokers kafka:9092 --partitions 12 --replication 3`
 }
@@ -34,6 +35,7 @@ func (c *topicsCreateCmd) Run(ctx context.Context, conn *connection, t *terminal
 	}
 	defer s.close()
 	topics := s.topic
+	topics.Values = c.Values
 	if len(topics.Inputs) == 0 {
 		topics.Inputs = strings.Split(defaultTopics, ",")
 		if r, err := s.rules.inForce(nil); err == nil && r != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/stream"
+	"github.com/tierstream/tierstream/internal/view"
 )
 
 const asyncapiFile = "../../docs/asyncapi.yaml"
@@ -149,7 +150,9 @@ func asyncapiSchema(t *testing.T, schema any) *jsonschema.Schema {
 
 func TestAsyncAPIHasAllTopics(t *testing.T) {
 	doc := asyncapi(t)
-	want := stream.DefaultTopics("live", []string{"purchases", "complaints", "referrals"}).Names()
+	topics := stream.DefaultTopics("live", []string{"purchases", "complaints", "referrals"})
+	topics.Values = "customer-values"
+	want := topics.Names()
 	var got []string
 	messages := map[string]bool{}
 	for name, c := range inlined(t, doc, doc["channels"]).(object) {
@@ -218,6 +221,11 @@ func TestAsyncAPIExamplesAreLoaded(t *testing.T) {
 				c, err := ReadChange("application/json", rec.Value)
 				if err != nil || c.Customer != headers["ce_subject"] || c.EffectiveAt != headers["ce_time"] {
 					t.Errorf("example %d of a change: %+v, %v", i, c, err)
+				}
+			case "customerValue":
+				var v view.View
+				if err := json.Unmarshal(rec.Value, &v); err != nil || v.Customer == "" || !v.Published {
+					t.Errorf("example of a customer's value: %+v, %v", v, err)
 				}
 			case "deadLetter":
 				l, err := ReadDeadLetter(rec)

@@ -27,7 +27,7 @@ const (
 )
 
 func directionOf(name string) string {
-	if strings.HasPrefix(name, "tier-change") || strings.HasPrefix(name, "dead-letter") {
+	if strings.HasPrefix(name, "tier-change") || strings.HasPrefix(name, "dead-letter") || strings.HasPrefix(name, "customer-value") {
 		return out
 	}
 	return in

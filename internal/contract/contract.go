@@ -21,6 +21,7 @@ var files embed.FS
 //	tier-change.v1.json          data of a tier change
 //	tier-change-headers.v1.json  its headers, as an object of strings
 //	dead-letter.v1.json          the headers that a dead letter adds
+//	customer-value.v1.json       a customer's whole value
 //
 // In them x-values lists the known values of a text whose list may grow.
 func Schemas() fs.FS {

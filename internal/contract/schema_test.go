@@ -65,7 +65,7 @@ func TestSchemasCompile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"common.v1.json", "dead-letter.v1.json", "event.v1.json", "tier-change.v1.json", "tier-change-headers.v1.json"}
+	want := []string{"common.v1.json", valueFile, "dead-letter.v1.json", "event.v1.json", "tier-change.v1.json", "tier-change-headers.v1.json"}
 	for typ := event.Purchase; typ <= event.Cost; typ++ {
 		want = append(want, typ.String()+".v1.json")
 	}

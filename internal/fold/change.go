@@ -199,7 +199,10 @@ func Source(namespace string) []byte { return []byte("/tierstream/" + namespace)
 
 // AppendHeaders appends what [Headers] says, for a namespace's [Source].
 func AppendHeaders(hs []protocol.MessageHeader, source []byte, m *protocol.Message) []protocol.MessageHeader {
-	if m.Stream == protocol.Changes {
+	switch m.Stream {
+	case protocol.Values:
+		hs = append(hs, protocol.MessageHeader{Key: "content-type", Value: jsonType})
+	case protocol.Changes:
 		hs = append(hs,
 			protocol.MessageHeader{Key: "ce_specversion", Value: specVersion},
 			protocol.MessageHeader{Key: "ce_source", Value: source},

@@ -14,6 +14,7 @@ type Stream uint8
 const (
 	Changes     Stream = iota // tier changes
 	DeadLetters               // refused records
+	Values                    // customers' whole values, optional
 )
 
 // Message is one output record as decided. Headers that every message of its

@@ -31,6 +31,7 @@ type Topics struct {
 	DeadLetters string
 	Journal     string
 	Rules       string
+	Values      string // customers' whole values, compacted; "" publishes none
 }
 
 // DefaultTopics are the topics of a namespace, given its inputs.

@@ -128,22 +128,28 @@ func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (_ pr
 		p.records = append(p.records, r)
 		return &p.records[len(p.records)-1]
 	}
+	values := newestValues(entries)
 	for _, e := range entries {
 		for i := range e.Messages {
 			m := &e.Messages[i]
-			r := record(kgo.Record{Topic: p.topics.Changes, Key: m.Key, Value: m.Value, Headers: p.headersOf(m)})
-			if m.Stream == protocol.DeadLetters {
-				r.Topic = p.topics.DeadLetters
+			if m.Stream == protocol.Values && (p.topics.Values == "" || values[string(m.Key)] != e) {
+				continue // switched off meanwhile, or a later batch of this transaction has a newer one
 			}
-			if m.Stream == protocol.Changes && p.msgpack {
-				if err := asMsgpack(r); err != nil {
-					return protocol.Published{}, err
+			r := record(kgo.Record{Key: m.Key, Value: m.Value, Headers: p.headersOf(m)})
+			switch m.Stream {
+			case protocol.Changes:
+				r.Topic = p.topics.Changes
+				if p.msgpack {
+					if err := asMsgpack(r); err != nil {
+						return protocol.Published{}, err
+					}
 				}
-			}
-			if m.Stream == protocol.DeadLetters {
-				p.fit(r)
-			} else {
 				sent.add(ctx, p.tracer, r)
+			case protocol.DeadLetters:
+				r.Topic = p.topics.DeadLetters
+				p.fit(r)
+			case protocol.Values:
+				r.Topic = p.topics.Values
 			}
 			p.client.Produce(ctx, r, promise)
 		}

@@ -69,6 +69,11 @@ func CreateTopics(ctx context.Context, cl *kgo.Client, t Topics, partitions int3
 			return err
 		}
 	}
+	if t.Values != "" {
+		if err := create(t.Values, partitions, map[string]*string{"cleanup.policy": str("compact"), "max.message.bytes": str(strconv.Itoa(inputMax))}); err != nil {
+			return err
+		}
+	}
 	if err := create(t.Journal, partitions, map[string]*string{
 		"cleanup.policy": str("delete"), "retention.ms": str("-1"), "retention.bytes": str("-1"),
 	}); err != nil {
@@ -117,7 +122,7 @@ func visible(ctx context.Context, adm *kadm.Client, names []string) error {
 // sentence each.
 func (p *Processor) check(ctx context.Context, adm *kadm.Client) error {
 	t := p.cfg.Topics
-	all := append(append([]string{}, t.Inputs...), t.Changes, t.DeadLetters, t.Journal, t.Rules)
+	all := t.Names()
 	cluster, err := adm.BrokerMetadata(ctx)
 	if err != nil {
 		return fmt.Errorf("asking Kafka for its brokers: %w", err)
@@ -198,6 +203,9 @@ func (p *Processor) check(ctx context.Context, adm *kadm.Client) error {
 	if !strings.Contains(conf[t.Rules]["cleanup.policy"], "compact") {
 		return fmt.Errorf("the rules topic %s has cleanup.policy=%s: it must be compact, or rules that the journal names would be deleted", t.Rules, conf[t.Rules]["cleanup.policy"])
 	}
+	if t.Values != "" && !strings.Contains(conf[t.Values]["cleanup.policy"], "compact") {
+		return fmt.Errorf("the topic of customers' values %s has cleanup.policy=%s: it must be compact, or it would grow by a document for every batch of every customer", t.Values, conf[t.Values]["cleanup.policy"])
+	}
 	out := min(bytes(t.Changes), bytes(t.DeadLetters))
 	if out < inputs+headroom {
 		return fmt.Errorf("the outputs accept messages of %d bytes, the inputs of %d: max.message.bytes of %s and %s must exceed the inputs' by %d, or one big bad record stops its partition", out, inputs, t.Changes, t.DeadLetters, headroom)
@@ -269,6 +277,9 @@ func (p *Processor) startOffsets(ctx context.Context, partition int32) ([]protoc
 // Names lists all topics, sorted.
 func (t Topics) Names() []string {
 	all := append(append([]string{}, t.Inputs...), t.Changes, t.DeadLetters, t.Journal, t.Rules)
+	if t.Values != "" {
+		all = append(all, t.Values)
+	}
 	sort.Strings(all)
 	return all
 }

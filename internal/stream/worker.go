@@ -19,6 +19,7 @@ import (
 	"github.com/tierstream/tierstream/internal/fold"
 	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/state"
+	"github.com/tierstream/tierstream/internal/view"
 )
 
 // worker owns one partition for as long as the consumer group lets it.
@@ -109,6 +110,8 @@ type session struct {
 	flood   protocol.Flood
 	genesis *protocol.Genesis
 	where   fold.Where
+	viewer  *view.Viewer // of customers' values
+	viewed  *fold.Rules  // what viewer goes by
 
 	// Of recovery.
 	found    *located
@@ -315,20 +318,22 @@ func (s *session) decode(ctx context.Context, t *taken) []*fold.Record {
 	began := time.Now()
 	s.decoded[0], s.decoded[1] = s.decoded[1], s.decoded[0]
 	d := &s.decoded[0]
-	d.headers, d.list = d.headers[:0], d.list[:0]
-	d.records = slices.Grow(d.records[:0], len(t.records))[:len(t.records)]
-	for _, r := range t.records { // at once, because the records point into it
-		for _, h := range r.Headers {
-			d.headers = append(d.headers, event.Header{Key: h.Key, Value: h.Value})
-		}
+	headers := 0
+	for _, r := range t.records {
+		headers += len(r.Headers)
 	}
-	at := 0
+	d.headers = slices.Grow(d.headers[:0], headers)
+	d.records = slices.Grow(d.records[:0], len(t.records))[:len(t.records)]
+	d.list = slices.Grow(d.list[:0], len(t.records))
 	for i, r := range t.records {
-		n := len(r.Headers)
+		from := len(d.headers)
+		for _, h := range r.Headers {
+			d.headers = append(d.headers, event.Header(h))
+		}
+		to := len(d.headers)
 		d.records[i] = fold.Record{Topic: t.topic[i], Partition: r.Partition, Offset: r.Offset, Message: event.Message{
-			Key: r.Key, Value: r.Value, Headers: d.headers[at : at+n : at+n], Timestamp: r.Timestamp.UnixMilli(),
+			Key: r.Key, Value: r.Value, Headers: d.headers[from:to:to], Timestamp: r.Timestamp.UnixMilli(),
 		}}
-		at += n
 		s.engine.Decode(&d.records[i])
 		d.list = append(d.list, &d.records[i])
 	}
@@ -566,9 +571,9 @@ func (s *session) publish(ctx context.Context, g *errgroup.Group, p *producer) {
 	for _, e := range s.machine.Unpublished() {
 		s.pending += e.Size()
 	}
+	s.status.unpublished(s.pending)
 	n := len(s.machine.Unpublished())
 	s.mu.Unlock()
-	s.status.unpublished(s.pending)
 	if n > 0 {
 		s.log.Info("publishing what was applied but not published", "batches", n)
 		s.signal(s.more)
@@ -704,12 +709,12 @@ func (s *session) apply(parent context.Context) error {
 		if err := s.sweep(ctx, in, b.taken); err != nil {
 			return err
 		}
+		s.status.timers(in.Clock, s.nextDue)
 		if len(in.Records) == 0 && len(in.Sweep) == 0 {
 			if now := s.cfg.Now(); now.Sub(compared) >= time.Second {
 				// An idle owner writes nothing, so it would not notice that Redis
 				// or Kafka went back in time.
 				compared = now
-		s.status.timers(in.Clock, s.nextDue)
 				if err := s.store.Compare(ctx, s.machine.Identity()); err != nil {
 					return s.doubt(err)
 				}
@@ -738,11 +743,6 @@ func (s *session) applyBatch(ctx context.Context, in *fold.Input, b *batch) (err
 		s.readAhead(ctx, b.next)
 	}
 	traced.span.SetAttributes(attribute.Int("tierstream.changes", out.Changes), attribute.Int64("tierstream.seq", int64(out.Entry.Seq)))
-	if err := s.applied(tctx, out); err != nil {
-		return err
-	}
-	if len(in.Sweep) > 0 {
-		if err := s.askDue(tctx); err != nil {
 	if f := (flight{span: traced.span.SpanContext()}); len(b.taken.records) > 0 || f.span.IsSampled() {
 		if len(b.taken.records) > 0 {
 			f.oldest = b.taken.records[0].Timestamp
@@ -751,16 +751,24 @@ func (s *session) applyBatch(ctx context.Context, in *fold.Input, b *batch) (err
 		s.flights[out.Entry.Seq] = f
 		s.mu.Unlock()
 	}
+	if err := s.applied(tctx, out); err != nil {
+		return err
+	}
+	if len(in.Sweep) > 0 {
+		s.metrics.swept.Add(ctx, int64(len(in.Sweep)), s.status.attrs)
+		if err := s.askDue(tctx); err != nil {
 			return err
 		}
 	}
 	s.metrics.batch(tctx, s.status.attrs, out)
-		s.metrics.swept.Add(ctx, int64(len(in.Sweep)), s.status.attrs)
 	return nil
 }
 
 // applied makes a batch the state, and hands it to the publisher.
 func (s *session) applied(ctx context.Context, out *fold.Output) error {
+	if err := s.values(out); err != nil {
+		return err
+	}
 	out.Journal.Epoch, out.Journal.Owner = s.machine.Identity().Epoch, s.owner
 	out.Entry.Journal = out.Journal.Encode()
 	s.mu.Lock()
@@ -879,15 +887,15 @@ func (s *session) publisher(ctx context.Context, p *producer) error {
 			return err
 		}
 		s.metrics.stage(ctx, "publish", began)
+		s.metrics.published(ctx, s.cfg.Now(), flights)
 		s.mu.Lock()
 		s.machine.Committed(k)
 		for _, e := range entries {
 			s.pending -= e.Size()
 		}
-		s.metrics.published(ctx, s.cfg.Now(), flights)
+		s.status.unpublished(s.pending)
 		s.mu.Unlock()
 		s.status.published(k)
 		s.signal(s.room)
 	}
 }
-		s.status.unpublished(s.pending)

@@ -160,28 +160,46 @@ func (w *Viewer) View(id string, partition int32, record []byte, f *protocol.Fen
 	if err := customer.Decode(record, &r); err != nil {
 		return nil, fmt.Errorf("customer %s: %w", id, err)
 	}
-	v := w.view(id, &r)
 	ms := at.UnixMilli()
 	if at.IsZero() {
-		ms = max(r.Standing.Clock, r.Facts.Newest, 0)
+		ms = own(&r)
 	}
 	if ms < r.Facts.Newest {
 		return nil, fmt.Errorf("%w: %s", ErrPast, instant(r.Facts.Newest).Format(time.RFC3339))
 	}
-	w.evaluate(v, &r, ms)
+	v := w.as(id, partition, &r, f.Seq, &f.State, ms)
+	v.PublishedUpTo(f.Published.Seq)
+	return v, nil
+}
+
+// Decided is the View of a record as batch seq of a partition leaves it, at the
+// customer's own clock and published: what is sent in the transaction of the
+// batch.
+func (w *Viewer) Decided(id string, partition int32, r *customer.Record, seq uint64, after *protocol.State) *View {
+	v := w.as(id, partition, r, seq, after, own(r))
+	v.Published = true
+	return v
+}
+
+// own is the customer's own clock.
+func own(r *customer.Record) int64 { return max(r.Standing.Clock, r.Facts.Newest, 0) }
+
+// as is a record at an instant, and as of the state of its partition.
+func (w *Viewer) as(id string, partition int32, r *customer.Record, seq uint64, s *protocol.State, at int64) *View {
+	v := w.view(id, r)
+	w.evaluate(v, r, at)
 	v.AsOf = AsOf{
-		Partition: partition, Seq: f.Seq, Written: r.Seq, Offsets: map[string]int64{},
-		Watermark: instant(f.State.Watermark), Clock: instant(f.State.Clock),
+		Partition: partition, Seq: seq, Written: r.Seq, Offsets: map[string]int64{},
+		Watermark: instant(s.Watermark), Clock: instant(s.Clock),
 	}
-	for i, p := range f.State.Next {
+	for i, p := range s.Next {
 		name := fmt.Sprintf("input %d", i)
 		if i < len(w.topics) {
 			name = w.topics[i]
 		}
 		v.AsOf.Offsets[name] = p.Next
 	}
-	v.PublishedUpTo(f.Published.Seq)
-	return v, nil
+	return v
 }
 
 // PublishedUpTo tells the view that the partition's batches up to seq are
