@@ -24,6 +24,7 @@ import (
 	"github.com/tierstream/tierstream/internal/state"
 	"github.com/tierstream/tierstream/internal/stream"
 )
+	"github.com/tierstream/tierstream/internal/telemetry"
 
 func main() {
 	if os.Getenv("GOGC") == "" {
@@ -119,6 +120,10 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if err != nil {
 		return err
 	}
+	if err := errors.Join(telemetry.RedisMetrics(rdb), tel.traces.Redis(rdb)); err != nil {
+		return fmt.Errorf("watching the Redis client: %w", err)
+	}
+	kafka = append(kafka, telemetry.KafkaMetrics())
 	if (f.CreateTopics || sv != nil) && !f.Check {
 		if err := createTopics(ctx, kafka, cfg.Topics, f.Partitions, log); err != nil {
 			return err

@@ -10,52 +10,41 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
-	"go.opentelemetry.io/otel/propagation"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/resource"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	semconv "go.opentelemetry.io/otel/semconv/v1.26.0"
+
+	"github.com/tierstream/tierstream/internal/telemetry"
 )
 
-// telemetry is one provider each for metrics and traces. Metrics are read at
+// instruments is one provider each for metrics and traces. Metrics are read at
 // /metrics; traces are sent to an OTLP endpoint, if one is given.
-type telemetry struct {
+type instruments struct {
 	metrics http.Handler
+	traces  *telemetry.Traces
 	stop    func()
 }
 
-func startTelemetry(ctx context.Context, otlp string) (*telemetry, error) {
-	res := resource.NewSchemaless(semconv.ServiceName("tierstream"), semconv.ServiceVersion(version()))
+func startTelemetry(ctx context.Context, otlp string) (*instruments, error) {
+	res := telemetry.Resource("tierstream", version())
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	reader, err := otelprom.New(otelprom.WithRegisterer(registry), otelprom.WithoutScopeInfo())
 	if err != nil {
 		return nil, fmt.Errorf("starting metrics: %w", err)
 	}
-	mp := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader), sdkmetric.WithResource(res))
+	mp := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader), sdkmetric.WithResource(res), sdkmetric.WithView(telemetry.ClientViews()...))
 	otel.SetMeterProvider(mp)
-
-	opts := []sdktrace.TracerProviderOption{sdktrace.WithResource(res)}
-	if otlp != "" {
-		exp, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(otlp))
-		if err != nil {
-			return nil, fmt.Errorf("starting traces: %w", err)
-		}
-		opts = append(opts, sdktrace.WithBatcher(exp))
-	} else {
-		opts = append(opts, sdktrace.WithSampler(sdktrace.NeverSample()))
+	traces, err := telemetry.StartTraces(ctx, res, otlp)
+	if err != nil {
+		return nil, err
 	}
-	tp := sdktrace.NewTracerProvider(opts...)
-	otel.SetTracerProvider(tp)
-	otel.SetTextMapPropagator(propagation.TraceContext{})
-	return &telemetry{
+	return &instruments{
 		metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+		traces:  traces,
 		stop: func() {
+			traces.Stop()
 			c, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 			defer cancel()
-			_ = tp.Shutdown(c) // at exit: what is not sent by now is lost
 			_ = mp.Shutdown(c)
 		},
 	}, nil

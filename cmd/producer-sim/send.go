@@ -20,6 +20,7 @@ import (
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/sim"
 	"github.com/tierstream/tierstream/internal/sim/produce"
+	"github.com/tierstream/tierstream/internal/telemetry"
 )
 
 // delivery is the flags of everything that is sent.
@@ -30,6 +31,7 @@ type delivery struct {
 	Events   int64         `aliases:"limit" help:"Stop after so many events (--limit is the same flag)." placeholder:"N"`
 	Duration time.Duration `help:"Stop after so much wall time." placeholder:"1h30m"`
 	Create   bool          `name:"create-topics" help:"Create missing topics (LogAppendTime, never compacted)."`
+	OTLP     string        `name:"otlp" help:"Give each record a span and send it to this OTLP/HTTP endpoint; the environment says which are sampled (OTEL_TRACES_SAMPLER)." placeholder:"URL"`
 	Resume   string        `type:"path" help:"Keep in this file how far the run has come, and go on from there. What was under way when a run was killed is sent again, under the same IDs." placeholder:"FILE"`
 
 	Security connect.Kafka `embed:""`
@@ -68,7 +70,12 @@ func (d *delivery) deliver(ctx context.Context, out output, r route, send func(c
 	if err != nil {
 		return cli.Usage(err)
 	}
-	client, err := kgo.NewClient(append(secured,
+	traces, err := telemetry.StartTraces(ctx, telemetry.Resource("producer-sim", ""), d.OTLP)
+	if err != nil {
+		return err
+	}
+	defer traces.Stop() // after the client
+	client, err := kgo.NewClient(append(append(secured, traces.Producer()...),
 		kgo.SeedBrokers(d.Brokers...),
 		kgo.ClientID("producer-sim"),
 		kgo.RecordPartitioner(r.partitioner),
