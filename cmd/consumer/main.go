@@ -23,8 +23,8 @@ import (
 	"github.com/tierstream/tierstream/internal/embedded"
 	"github.com/tierstream/tierstream/internal/state"
 	"github.com/tierstream/tierstream/internal/stream"
-)
 	"github.com/tierstream/tierstream/internal/telemetry"
+)
 
 func main() {
 	if os.Getenv("GOGC") == "" {
@@ -103,6 +103,10 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return err
 	}
 	defer tel.stop()
+	if err := errors.Join(telemetry.RedisMetrics(rdb), tel.traces.Redis(rdb)); err != nil {
+		return fmt.Errorf("watching the Redis client: %w", err)
+	}
+	kafka = append(kafka, telemetry.KafkaMetrics())
 
 	// The processor.
 	cfg := stream.Config{
@@ -120,10 +124,6 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(telemetry.RedisMetrics(rdb), tel.traces.Redis(rdb)); err != nil {
-		return fmt.Errorf("watching the Redis client: %w", err)
-	}
-	kafka = append(kafka, telemetry.KafkaMetrics())
 	if (f.CreateTopics || sv != nil) && !f.Check {
 		if err := createTopics(ctx, kafka, cfg.Topics, f.Partitions, log); err != nil {
 			return err
