@@ -18,6 +18,7 @@ import (
 	"github.com/tierstream/tierstream/internal/customer"
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
+	"github.com/tierstream/tierstream/internal/mapping"
 	"github.com/tierstream/tierstream/internal/scoring"
 	"github.com/tierstream/tierstream/internal/stream"
 )
@@ -41,6 +42,8 @@ type flags struct {
 	KafkaSecurity connect.Kafka `embed:"" group:"Security"`
 	RedisSecurity connect.Redis `embed:"" group:"Security"`
 
+	RegistrySecurity connect.Registry `embed:"" group:"Security"`
+
 	Namespace    string   `help:"Name of this state: part of every Redis key, of the journal's name and of the group." default:"live" group:"Topics"`
 	Topics       []string `help:"Input topics. Must have the same number of partitions and be keyed by customer ID." default:"purchases,complaints,referrals" group:"Topics"`
 	Changes      string   `name:"changes-topic" help:"Topic of tier changes." default:"tier-changes" group:"Topics"`
@@ -52,6 +55,7 @@ type flags struct {
 	Partitions   int32    `help:"Partitions of topics that are created." default:"4" group:"Topics"`
 
 	Model      string        `help:"Model file; see tierctl model init. Required with --brokers." type:"existingfile" placeholder:"FILE" group:"Rules"`
+	Mapping    string        `help:"Mapping of topics whose records are no CloudEvents (JSON of another shape, Avro, Protobuf); see docs/mapping.md." type:"existingfile" placeholder:"FILE" group:"Rules"`
 	Clock      string        `help:"Clock of the namespace: wall (live topics), log (record timestamps) or events (loading history)." enum:"wall,log,events," default:"" placeholder:"wall" group:"Rules"`
 	LiveSince  string        `help:"Changes effective before this time (RFC 3339) are marked backfill. Fixed when the namespace is created; default: that moment." placeholder:"TIME" group:"Rules"`
 	MaxSkew    time.Duration `help:"How far an event's time may lie after its record's timestamp." default:"5m" group:"Rules"`
@@ -98,7 +102,7 @@ func parse(args []string, environ []string, stdout, stderr io.Writer) (f *flags,
 		return nil, false, err
 	}
 	variables := cli.Env{Prefix: envPrefix}
-	envs := map[string]bool{variables.Variable(connect.KafkaPassword): true, variables.Variable(connect.RedisPassword): true}
+	envs := map[string]bool{variables.Variable(connect.KafkaPassword): true, variables.Variable(connect.RedisPassword): true, variables.Variable(connect.RegistryPassword): true}
 	for _, fl := range k.Model.Flags {
 		known[fl.Name] = true
 		for _, e := range fl.Envs {
@@ -241,10 +245,20 @@ func (f *flags) rules() (*fold.Rules, error) {
 			clock = fold.ClockEvents
 		}
 	}
+	var mapped *mapping.Mapping
+	if f.Mapping != "" {
+		b, err := os.ReadFile(f.Mapping)
+		if err != nil {
+			return nil, fmt.Errorf("reading the mapping: %w", err)
+		}
+		if mapped, err = mapping.Parse(b); err != nil {
+			return nil, fmt.Errorf("reading the mapping %s: %w", f.Mapping, err)
+		}
+	}
 	r := &fold.Rules{
 		Topics: f.Topics, Partitioner: f.Partitioner, Clock: clock,
 		Limits: event.Limits{MaxSkew: f.MaxSkew, MaxAmount: f.MaxAmount}.WithDefaults(),
-		Policy: p, Model: m,
+		Policy: p, Model: m, Mapping: mapped,
 	}
 	return r, r.Validate()
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/tierstream/tierstream/internal/cli"
 	"github.com/tierstream/tierstream/internal/connect"
 	"github.com/tierstream/tierstream/internal/embedded"
+	"github.com/tierstream/tierstream/internal/mapping"
 	"github.com/tierstream/tierstream/internal/state"
 	"github.com/tierstream/tierstream/internal/stream"
 	"github.com/tierstream/tierstream/internal/telemetry"
@@ -97,6 +98,22 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		log.Warn(warning)
 	}
 
+	var schemas mapping.Source
+	if m := rules.Mapping; m != nil && m.Registry() != "" {
+		r, err := f.RegistrySecurity.Open(m.Registry(), variables.Get(connect.RegistryPassword))
+		if err != nil {
+			return err
+		}
+		// What was learned before needs no registry, so a running system starts
+		// without it.
+		if err := r.Reach(ctx); err != nil && f.Check {
+			return err
+		} else if err != nil {
+			log.Warn("the schema registry does not answer: partitions wait where they need a schema that the rules do not have", "reason", err)
+		}
+		schemas = r
+	}
+
 	// Telemetry, before the first part that counts.
 	tel, err := startTelemetry(ctx, f.OTLP)
 	if err != nil {
@@ -112,7 +129,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	cfg := stream.Config{
 		Namespace: f.Namespace, Topics: f.topics(), Rules: rules, Engine: version(),
 		AllowRejects: f.AllowRejects, MsgpackChanges: f.ChangesFmt == "msgpack", Lease: f.Lease, BatchRecords: f.BatchRecords, CacheBytes: f.CacheMB << 20,
-		Kafka: kafka, Log: log,
+		Kafka: kafka, Log: log, Schemas: schemas,
 		Store: func(p int32) stream.Store { return state.NewStore(rdb, f.Namespace, p, f.Lease) },
 	}
 	if f.LiveSince != "" {

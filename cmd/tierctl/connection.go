@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,10 +45,13 @@ type connection struct {
 	DeadLetters string   `name:"dead-letters-topic" help:"Topic of refused records." default:"dead-letters" group:"connection"`
 	Partitioner string   `help:"How producers choose partitions: murmur2, crc32, fnv1a or explicit. Default: that of the rules, else murmur2." enum:"murmur2,crc32,fnv1a,explicit," default:"" placeholder:"RULE" group:"connection"`
 	Model       string   `help:"Read values with this model instead of the one in force." type:"existingfile" placeholder:"FILE" group:"connection"`
+	Mapping     string   `help:"Read records with this mapping instead of the one in force." type:"existingfile" placeholder:"FILE" group:"connection"`
 	DataDir     string   `help:"Folder of the embedded consumer." default:"tierstream-data" group:"connection"`
 
 	KafkaSecurity connect.Kafka `embed:"" group:"connection"`
 	RedisSecurity connect.Redis `embed:"" group:"connection"`
+
+	RegistrySecurity connect.Registry `embed:"" group:"connection"`
 }
 
 // endpoints is what a running embedded consumer writes into its data folder.
@@ -235,6 +239,16 @@ func (s *site) rulesInForce(f *protocol.Fence) (*fold.Rules, error) {
 	}
 	if len(s.Topics) > 0 {
 		c.Topics = s.Topics
+	}
+	if s.Mapping != "" {
+		m, err := readMapping(s.Mapping)
+		if err != nil {
+			return nil, err
+		}
+		c.Mapping = m
+		if s.rules != nil {
+			c = *c.WithLearned(maps.Values(s.rules.raw))
+		}
 	}
 	if s.Partitioner != "" {
 		c.Partitioner = s.Partitioner

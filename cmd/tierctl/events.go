@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -23,6 +20,7 @@ import (
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
 	"github.com/tierstream/tierstream/internal/lint"
+	"github.com/tierstream/tierstream/internal/mapping"
 	"github.com/tierstream/tierstream/internal/replay"
 )
 
@@ -100,6 +98,7 @@ func (c *eventsSchemasCmd) Run(_ context.Context, _ *connection, t *terminal) er
 
 type eventsLintCmd struct {
 	Source    string `arg:"" help:"A file of lines, - for standard input, or the name of a topic."`
+	Topic     string `help:"Of a file: its records are of this mapped topic. Default: of none, or the only one of --mapping." placeholder:"TOPIC"`
 	Partition int32  `help:"Of a topic: this partition only." default:"-1" placeholder:"N"`
 	Since     string `help:"Of a topic: records since a date, RFC 3339, or how long ago (2h). Default: the start." placeholder:"TIME"`
 	Until     string `help:"Of a topic: records before, as --since. Default: the end." placeholder:"TIME"`
@@ -114,12 +113,15 @@ func (c *eventsLintCmd) Help() string {
 
 A line of a file is an event in structured mode (see tierctl events examples), a line that producer-sim --dry-run prints, or a record of a dumped log. Only the last has a time of its own; of the others an event is from the future when it is later than now. The clock is that of the events, and a key is held to its subject, not to a partition.
 
+Records of a mapped topic (docs/mapping.md) are mapped first, by the mapping in force or that of --mapping. A line of a file is then a record's value, or {"key": …, "value": …}.
+
 The rules are those in force in the namespace when Kafka is known (--brokers, or for topics a running embedded consumer), else the defaults with --model.
 
 The exit code is 1 when any record would be refused.
 
   tierctl events lint events.ndjson
-  tierctl events lint purchases --since 24h --brokers kafka:9092`
+  tierctl events lint purchases --since 24h --brokers kafka:9092
+  tierctl events lint orders.ndjson --mapping mapping.yaml --topic orders`
 }
 
 // kindOf is records that have the same fate, and where the first of them are.
@@ -140,6 +142,7 @@ func (k *kindOf) name() string { return strings.TrimSpace(k.Code + " " + k.Field
 type linting struct {
 	*eventsLintCmd
 	term      *terminal
+	learner   learner
 	kinds     map[[2]string]*kindOf
 	records   int64
 	refused   int64
@@ -147,7 +150,7 @@ type linting struct {
 }
 
 func (c *eventsLintCmd) Run(ctx context.Context, conn *connection, t *terminal) error {
-	run := &linting{eventsLintCmd: c, term: t, kinds: map[[2]string]*kindOf{}}
+	run := &linting{eventsLintCmd: c, term: t, learner: learner{conn: conn, term: t}, kinds: map[[2]string]*kindOf{}}
 	_, err := os.Stat(c.Source)
 	isFile := c.Source == "-" || err == nil
 	if !isFile && (strings.ContainsAny(c.Source, `/\`) || strings.HasSuffix(c.Source, "json")) {
@@ -232,7 +235,16 @@ func (l *linting) judge(rules *fold.Rules, partition, partitions int32, place fu
 	return &judge{linting: l, lint: of, place: place, waiting: map[int64]bool{}}, err
 }
 
-func (j *judge) record(partition int32, offset int64, m *event.Message) error {
+func (j *judge) record(ctx context.Context, partition int32, offset int64, m *event.Message) error {
+	if id, ok := j.lint.Needs(0, m.Value); ok {
+		learned, err := j.learner.learn(ctx, j.lint.Mapping(), id)
+		if err == nil && learned != j.lint.Mapping() {
+			err = j.lint.Learn(learned)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	v, settled, err := j.lint.Add(0, partition, offset, *m)
 	if err != nil {
 		return err
@@ -292,34 +304,62 @@ func (l *linting) file(ctx context.Context, s *site, rules *fold.Rules) error {
 		in = f
 	}
 	r := *rules
-	r.Topics = []string{l.Source}
+	r.Topics, r.Mapping = []string{l.Source}, nil
+	if rules.Mapping != nil && (l.Topic != "" || l.learner.conn.Mapping != "") {
+		topic, err := mappedTopic(rules.Mapping, l.Topic)
+		if err != nil {
+			return err
+		}
+		r.Topics, r.Mapping = []string{topic}, rules.Mapping.Only(topic)
+	}
 	j, err := l.judge(&r, -1, 0, func(line int64) string { return fmt.Sprintf("line %d", line) })
 	if err != nil {
 		return err
 	}
 	now := time.Now().UnixMilli()
-	b := bufio.NewReaderSize(in, 1<<20)
-	for line := int64(1); ; line++ {
-		text, err := b.ReadBytes('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("reading %s: %w", l.Source, err)
-		}
-		if text = bytes.TrimSpace(text); len(text) > 0 {
-			m := lineRecord(text)
-			if m.Timestamp == 0 {
-				m.Timestamp = now
-			}
-			if err := j.record(0, line, m); err != nil {
-				return fmt.Errorf("%s:%d: %w", l.Source, line, err)
-			}
-		}
-		if err != nil {
-			return j.end(j.lint.Newest()) // as when history is loaded
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+	read := lineRecord
+	if r.Mapping != nil {
+		read = mappedLine
 	}
+	err = eachLine(ctx, in, l.Source, func(line int64, text []byte) error {
+		m := read(text)
+		if m.Timestamp == 0 {
+			m.Timestamp = now
+		}
+		if m.Key == nil && r.Mapping != nil {
+			m.Key = subjectOf(r.Mapping, r.Topics[0], m)
+		}
+		return j.record(ctx, 0, line, m)
+	})
+	if err != nil {
+		return err
+	}
+	return j.end(j.lint.Newest()) // as when history is loaded
+}
+
+// subjectOf is the subject of a mapped record; nil when it is no event. Where
+// only a value is at hand it stands for the key.
+func subjectOf(m *mapping.Mapping, topic string, r *event.Message) []byte {
+	mapped, refusal := m.Mapper(topic, event.Limits{}).Map(0, 0, r)
+	if refusal != nil {
+		return nil
+	}
+	var ev event.Event
+	event.NewDecoder(event.Limits{}).Decode(mapped, &ev)
+	return []byte(ev.Customer)
+}
+
+// dumpedLine is a record of a dumped log; nil when the line is none.
+func dumpedLine(text []byte) *event.Message {
+	var dumped struct {
+		Topic  string
+		Offset *int64
+	}
+	var l replay.Line
+	if json.Unmarshal(text, &dumped) != nil || dumped.Topic == "" || dumped.Offset == nil || json.Unmarshal(text, &l) != nil {
+		return nil
+	}
+	return messageOf(l.Record())
 }
 
 // lineRecord is the record that a line stands for: an event in structured
@@ -336,15 +376,8 @@ func lineRecord(text []byte) *event.Message {
 		Value       *string           `json:"value"`
 		Base64      []byte            `json:"value_base64"`
 	}
-	var dumped struct {
-		Topic  string
-		Offset *int64
-	}
-	if json.Unmarshal(text, &dumped) == nil && dumped.Topic != "" && dumped.Offset != nil {
-		var l replay.Line
-		if json.Unmarshal(text, &l) == nil {
-			return messageOf(l.Record())
-		}
+	if m := dumpedLine(text); m != nil {
+		return m
 	}
 	structured := func(value []byte) *event.Message {
 		var e struct{ Subject any }
@@ -397,7 +430,7 @@ func (l *linting) topic(ctx context.Context, s *site, rules *fold.Rules) error {
 		return fmt.Errorf("partition %d: topic %s has %d", l.Partition, l.Source, n)
 	}
 	r := *rules
-	r.Topics = []string{l.Source}
+	r.Topics, r.Mapping = []string{l.Source}, rules.Mapping.Only(l.Source)
 	for p := range n {
 		if l.Partition >= 0 && p != l.Partition {
 			continue
@@ -419,7 +452,7 @@ func (l *linting) topic(ctx context.Context, s *site, rules *fold.Rules) error {
 			if read++; l.Limit > 0 && read > l.Limit {
 				return errEnough
 			}
-			return j.record(p, rec.Offset, messageOf(rec))
+			return j.record(ctx, p, rec.Offset, messageOf(rec))
 		})
 		if err != nil {
 			return err

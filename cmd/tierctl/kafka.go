@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -163,5 +164,5 @@ func (t *rulesTopic) inForce(f *protocol.Fence) (*fold.Rules, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rules %.12s of topic %s: %w", h, t.name, err)
 	}
-	return r, nil
+	return r.WithLearned(maps.Values(t.raw)), nil
 }

@@ -53,6 +53,7 @@ type commands struct {
 	Topics   topicsCmd   `cmd:"" help:"Create the topics of a namespace."`
 	Model    modelCmd    `cmd:"" help:"Make or check a model file."`
 
+	Mapping   mappingCmd     `cmd:"" help:"Check a mapping of foreign records, and try it."`
 	Events    eventsCmd      `cmd:"" help:"Look at events before anything runs: examples, schemas, and what would be refused."`
 	ChangeLog changesCmd     `cmd:"" name:"changes" help:"Print tier changes, as they come or the newest."`
 	Letters   deadLettersCmd `cmd:"" name:"deadletters" help:"Look at refused records."`

@@ -32,6 +32,7 @@ func (c *run) canonical(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	rules = book.Learned(rules)
 	name, err := replay.ParseName(replay.Prefix + "check")
 	if err != nil {
 		return err

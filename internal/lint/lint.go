@@ -17,6 +17,7 @@ import (
 
 	"github.com/tierstream/tierstream/internal/event"
 	"github.com/tierstream/tierstream/internal/fold"
+	"github.com/tierstream/tierstream/internal/mapping"
 	"github.com/tierstream/tierstream/internal/protocol"
 )
 
@@ -35,6 +36,7 @@ type Verdict struct {
 // for concurrent use.
 type Linter struct {
 	rules  *fold.Rules
+	where  fold.Where
 	engine *fold.Engine
 
 	point     protocol.Point
@@ -52,15 +54,32 @@ func New(rules *fold.Rules, partition, partitions int32) (*Linter, error) {
 	if partition < 0 {
 		r.Partitioner, partition, partitions = "explicit", 0, 1
 	}
-	e, err := fold.NewEngine(&r, fold.Where{Namespace: "lint", Partition: partition, Partitions: partitions, Engine: "lint"}, true)
+	w := fold.Where{Namespace: "lint", Partition: partition, Partitions: partitions, Engine: "lint"}
+	e, err := fold.NewEngine(&r, w, true)
 	if err != nil {
 		return nil, err
 	}
 	return &Linter{
-		rules: &r, engine: e, customers: fold.Set{}, originals: map[fold.Waiting][]byte{}, waiting: map[fold.Waiting]Verdict{},
+		rules: &r, where: w, engine: e, customers: fold.Set{}, originals: map[fold.Waiting][]byte{}, waiting: map[fold.Waiting]Verdict{},
 		state: protocol.State{Next: make([]protocol.Position, len(r.Topics)), Counters: make([]int64, r.Codes())},
 	}, nil
 }
+
+// Needs is the ID of the schema by which a record is to be read and which the
+// rules do not have; false when there is none.
+func (l *Linter) Needs(topic int, value []byte) (id int, ok bool) {
+	return l.engine.Needs(topic, value)
+}
+
+// Learn goes on by rules that have more schemas.
+func (l *Linter) Learn(m *mapping.Mapping) (err error) {
+	l.rules = l.rules.WithMapping(m)
+	l.engine, err = fold.NewEngine(l.rules, l.where, true)
+	return err
+}
+
+// Mapping is that of the rules; nil when there is none.
+func (l *Linter) Mapping() *mapping.Mapping { return l.rules.Mapping }
 
 // Add judges the next record. Topic is an index into the rules' topics. settled
 // are the earlier returns whose wait it ends, refused or applied.

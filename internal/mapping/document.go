@@ -41,13 +41,13 @@ const (
 type document struct {
 	// Registry is the address of the schema registry that gave the IDs. It is
 	// content: IDs of another registry mean other schemas.
-	Registry string            `yaml:"registry" json:"registry,omitempty"`
-	Topics   map[string]*topic `yaml:"topics" json:"topics"`
-	Schemas  []*Schema         `yaml:"schemas" json:"schemas,omitempty"` // by ID
+	Registry string               `yaml:"registry" json:"registry,omitempty"`
+	Topics   map[string]*topicDoc `yaml:"topics" json:"topics"`
+	Schemas  []*Schema            `yaml:"schemas" json:"schemas,omitempty"` // by ID
 }
 
-// topic says what the records of one topic are.
-type topic struct {
+// topicDoc says what the records of one topic are.
+type topicDoc struct {
 	Format     string `yaml:"format" json:"format,omitempty"` // FormatJSON when empty
 	attributes `yaml:",inline"`
 	Events     []*rule `yaml:"events" json:"events"`
@@ -226,7 +226,7 @@ func (d *document) validate() error {
 	return nil
 }
 
-func (t *topic) validate(d *document) error {
+func (t *topicDoc) validate(d *document) error {
 	switch t.Format {
 	case "", FormatJSON:
 	case FormatRegistry:
@@ -253,7 +253,7 @@ func (t *topic) validate(d *document) error {
 	return nil
 }
 
-func (r *rule) validate(t *topic) error {
+func (r *rule) validate(t *topicDoc) error {
 	if r.Skip {
 		if r.Type != "" || r.attributes != (attributes{}) || r.Data != nil {
 			return errors.New("what is skipped has a condition and nothing else")

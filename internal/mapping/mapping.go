@@ -69,7 +69,7 @@ func newMapping(doc document) (*Mapping, error) {
 	return m, nil
 }
 
-func (r *rule) compile(t *topic) (*compiledRule, error) {
+func (r *rule) compile(t *topicDoc) (*compiledRule, error) {
 	c := &compiledRule{skip: r.Skip}
 	one := func(n named, want ...*cel.Type) (*program, error) {
 		p, err := n.of.compile(want...)
@@ -139,6 +139,40 @@ func (m *Mapping) UnmarshalJSON(b []byte) error {
 
 // Topics are the topics that are mapped, sorted.
 func (m *Mapping) Topics() []string { return slices.Sorted(maps.Keys(m.topics)) }
+
+// Only is the part of the mapping that concerns one topic; nil when there is
+// none.
+func (m *Mapping) Only(topic string) *Mapping {
+	if m == nil || m.topics[topic] == nil {
+		return nil
+	}
+	c := *m
+	c.topics = map[string]*compiledTopic{topic: m.topics[topic]}
+	c.doc.Topics = map[string]*topicDoc{topic: m.doc.Topics[topic]}
+	return &c
+}
+
+// Describe says in words what becomes of the records of a topic.
+func (m *Mapping) Describe(topic string) (format string, events []string) {
+	t := m.doc.Topics[topic]
+	if t == nil {
+		return "", nil
+	}
+	if format = t.Format; format == "" {
+		format = FormatJSON
+	}
+	for _, r := range t.Events {
+		what := r.Type
+		if r.Skip {
+			what = "skipped"
+		}
+		if r.When != nil {
+			what += " when " + r.When.text
+		}
+		events = append(events, what)
+	}
+	return format, events
+}
 
 // Registry is the address of the registry that gives schemas; "" when none
 // does.

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/tierstream/tierstream/internal/check"
 	"github.com/tierstream/tierstream/internal/connect"
 	"github.com/tierstream/tierstream/internal/event"
@@ -152,4 +151,3 @@ func (g gone) Schema(_ context.Context, id int) (*mapping.Schema, error) {
 	g.t.Errorf("the registry was asked for schema %d", id)
 	return nil, errors.New("gone")
 }
-

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -71,10 +72,20 @@ func (b *Rulebook) Lookup(h protocol.Hash) (*fold.Rules, error) {
 	return r, nil
 }
 
-// Newest are the rules that were written last; nil when there are none.
+// Newest are the rules that were written last, with the schemas of all others;
+// nil when there are none.
 func (b *Rulebook) Newest() (*fold.Rules, error) {
 	if b.newest.IsZero() {
 		return nil, nil
 	}
-	return b.Lookup(b.newest)
+	r, err := b.Lookup(b.newest)
+	if err != nil {
+		return nil, err
+	}
+	return b.Learned(r), nil
 }
+
+// Learned are rules with the schemas that any others had from the same
+// registry. Partitions learn them at different times, so that no set need hold
+// what the whole log needs.
+func (b *Rulebook) Learned(r *fold.Rules) *fold.Rules { return r.WithLearned(maps.Values(b.raw)) }
