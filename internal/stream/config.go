@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -141,6 +142,9 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("namespace %q: want lower-case letters, digits, - _ and . only", c.Namespace)
 		}
 	}
+	if strings.HasPrefix(c.Namespace, "replay-") {
+		return fmt.Errorf("namespace %q: names that begin with replay- belong to replays", c.Namespace)
+	}
 	if c.Rules == nil {
 		return errors.New("no rules")
 	}
@@ -148,11 +152,18 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("the mapping names the registry %s, but nothing asks it", m.Registry())
 	}
 	names := map[string]string{}
-	for _, t := range []struct{ role, name string }{
-		{"tier changes", c.Topics.Changes}, {"dead letters", c.Topics.DeadLetters},
-		{"journal", c.Topics.Journal}, {"rules", c.Topics.Rules},
+	for _, t := range []struct {
+		role, name string
+		optional   bool
+	}{
+		{role: "tier changes", name: c.Topics.Changes}, {role: "dead letters", name: c.Topics.DeadLetters},
+		{role: "journal", name: c.Topics.Journal}, {role: "rules", name: c.Topics.Rules},
+		{role: "customers' values", name: c.Topics.Values, optional: true},
 	} {
-		if t.name == "" {
+		switch {
+		case t.name == "" && t.optional:
+			continue
+		case t.name == "":
 			return fmt.Errorf("no topic for the %s", t.role)
 		}
 		if other := names[t.name]; other != "" {
