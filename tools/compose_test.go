@@ -30,7 +30,7 @@ func load(t *testing.T) *types.Project {
 
 func TestComposeFileIsValidAndComplete(t *testing.T) {
 	project := load(t)
-	want := []string{"consumer", "kafka", "producer-sim", "redis"}
+	want := []string{"collector", "consumer", "grafana", "jaeger", "kafka", "producer-sim", "prometheus", "redis"}
 	if got := project.ServiceNames(); !slices.Equal(got, want) {
 		t.Fatalf("services %v, want %v", got, want)
 	}
@@ -40,7 +40,7 @@ func TestComposeFileIsValidAndComplete(t *testing.T) {
 				t.Errorf("%s: port %s is open beyond this machine (host IP %q)", name, port.Published, port.HostIP)
 			}
 		}
-		if service.Image != "" && !regexp.MustCompile(`:\d`).MatchString(service.Image) {
+		if service.Image != "" && !regexp.MustCompile(`:v?\d`).MatchString(service.Image) {
 			t.Errorf("%s: image %s has no version", name, service.Image)
 		}
 		for other, dependency := range service.DependsOn {
