@@ -21,10 +21,20 @@ type Fleet struct {
 	W    *World
 	Args []string // of every consumer that is started
 	On   []*Consumer
+	// Further, if there is one, gives further arguments of the nth consumer.
+	Further func(n int) []string
+	started int
 }
 
 // Start adds a consumer.
-func (f *Fleet) Start() { f.On = append(f.On, f.W.Start(f.Args...)) }
+func (f *Fleet) Start() {
+	args := slices.Clone(f.Args)
+	if f.Further != nil {
+		args = append(args, f.Further(f.started)...)
+	}
+	f.started++
+	f.On = append(f.On, f.W.Start(args...))
+}
 
 // Owner is the index of the consumer that says it owns a partition, else any.
 func (f *Fleet) Owner(p int32) int {

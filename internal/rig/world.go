@@ -38,8 +38,9 @@ const Lease = time.Second
 type Config struct {
 	Brokers []string
 	// Redis is the address of a server that [Redis] started, or of a proxy
-	// before it.
-	Redis string
+	// before it; of a cluster those of its nodes, with commas between them.
+	Redis   string
+	Cluster bool
 	// Namespace is made from the test's name when empty.
 	Namespace string
 	// Inputs are three topics named for the namespace when nil.
@@ -103,7 +104,7 @@ func New(t testing.TB, c Config) *World {
 	}
 	w := &World{t: t, Config: c, Namespace: c.Namespace, Model: ModelFile(t, c.Model)}
 	var err error
-	if w.RDB, err = state.Open(c.Redis, ""); err != nil {
+	if w.RDB, err = state.OpenWith(state.Options{Address: c.Redis, Cluster: c.Cluster}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.RDB.Close() })

@@ -225,7 +225,7 @@ func (i *installation) arguments(flags []string, class string, arguments ...stri
 	}
 	return slices.Concat(flags, []string{
 		"-Xlog:disable", "-Xlog:all=error:stderr", // else warnings about the archive go to stdout
-		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", showMarkers,
 		"-cp", filepath.Join(i.home, "libs", "*"), class}, arguments)
 }
 

@@ -17,7 +17,7 @@ import (
 const slots = 16384
 
 // RedisCluster is a Redis Cluster: primaries with equal shares of the slots,
-// and perhaps a replica of each. A replica takes over about three seconds after its
+// and perhaps a replica of each, which takes over some seven seconds after its
 // primary was killed.
 type RedisCluster struct {
 	Nodes []*RedisServer // the primaries first, as it was made
@@ -78,10 +78,12 @@ func clusterSettings(r *RedisServer) map[string]string {
 	return map[string]string{
 		"cluster-enabled":      "yes",
 		"cluster-port":         strconv.Itoa(r.ports[1].number), // else port + 10,000, which is not reserved
-		"cluster-node-timeout": "2000",
+		"cluster-node-timeout": "5000",
 		// What is not affected goes on.
 		"cluster-require-full-coverage":   "no",
 		"cluster-allow-replica-migration": "no",
+		// A primary need not wait for further replicas to ask.
+		"repl-diskless-sync-delay": "0",
 	}
 }
 
