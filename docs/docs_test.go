@@ -228,12 +228,18 @@ var commands struct {
 // help is what a command says to --help, below the given words.
 func help(t *testing.T, name string, words ...string) string {
 	t.Helper()
+	return ask(t, name, append(words, "--help")...)
+}
+
+// ask is what a command prints, given arguments with which it must succeed.
+func ask(t *testing.T, name string, args ...string) string {
+	t.Helper()
 	c := &commands
 	c.once.Do(func() {
 		if c.dir, c.err = os.MkdirTemp("", "tierstream-docs-"); c.err != nil {
 			return
 		}
-		out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", c.dir+string(filepath.Separator), "../cmd/consumer", "../cmd/tierctl", "../cmd/producer-sim").CombinedOutput()
+		out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", c.dir+string(filepath.Separator), "../cmd/consumer", "../cmd/tierctl", "../cmd/producer-sim", "../cmd/webhooks").CombinedOutput()
 		if err != nil {
 			c.err = fmt.Errorf("building the commands: %w\n%s", err, out)
 		}
@@ -241,9 +247,9 @@ func help(t *testing.T, name string, words ...string) string {
 	if c.err != nil {
 		t.Fatal(c.err)
 	}
-	out, err := exec.CommandContext(t.Context(), filepath.Join(c.dir, name), append(words, "--help")...).Output()
+	out, err := exec.CommandContext(t.Context(), filepath.Join(c.dir, name), args...).Output()
 	if err != nil {
-		t.Fatalf("asking %s %s for help: %v", name, strings.Join(words, " "), err)
+		t.Fatalf("asking %s %s: %v", name, strings.Join(args, " "), err)
 	}
 	return string(out)
 }

@@ -102,6 +102,10 @@ func parse(args []string, environ []string, stdout, stderr io.Writer) (f *flags,
 		return nil, false, err
 	}
 	variables := cli.Env{Prefix: envPrefix}
+	if len(args) == 1 && args[0] == cli.SettingsFlag {
+		cli.WriteSettings(stdout, k.Model, variables)
+		return f, true, nil
+	}
 	envs := map[string]bool{variables.Variable(connect.KafkaPassword): true, variables.Variable(connect.RedisPassword): true, variables.Variable(connect.RegistryPassword): true}
 	for _, fl := range k.Model.Flags {
 		known[fl.Name] = true

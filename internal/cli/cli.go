@@ -86,7 +86,8 @@ type Program struct {
 }
 
 // Parse reads a command line into the grammar; no arguments at all mean --help.
-// The context is nil when help was asked for and printed. Errors are [Usage].
+// The context is nil when help, or [SettingsFlag], was asked for and printed.
+// Errors are [Usage].
 func (p *Program) Parse(args []string) (*kong.Context, error) {
 	helped := false
 	options := append([]kong.Option{
@@ -102,6 +103,10 @@ func (p *Program) Parse(args []string) (*kong.Context, error) {
 	}
 	if len(args) == 0 {
 		args = []string{"--help"}
+	}
+	if len(args) == 1 && args[0] == SettingsFlag {
+		WriteSettings(p.Stdout, parser.Model, p.Env)
+		return nil, nil
 	}
 	selected, err := parser.Parse(args)
 	switch {

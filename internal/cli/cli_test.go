@@ -63,3 +63,30 @@ func TestParse(t *testing.T) {
 		t.Errorf("a wrong command: %v, %v", selected, err)
 	}
 }
+
+func TestSettingsAreListedOnce(t *testing.T) {
+	var g struct {
+		Dark bool `help:"Without a|light." group:"services"`
+		Do   struct {
+			Often int `default:"1" help:"How often."`
+		} `cmd:""`
+		Undo struct {
+			Often int  `default:"1" help:"How often."`
+			All   bool `help:"Everything."`
+		} `cmd:""`
+	}
+	var out bytes.Buffer
+	p := Program{Name: "t", Grammar: &g, Stdout: &out, Stderr: &out, Env: Env{Prefix: "T_", Groups: []string{"services"}}}
+	if selected, err := p.Parse([]string{SettingsFlag}); selected != nil || err != nil {
+		t.Fatalf("%v, %v", selected, err)
+	}
+	want := "## t\n\n" +
+		"| Flag | Variable | Default | Meaning | Commands |\n" +
+		"| --- | --- | --- | --- | --- |\n" +
+		"| `--dark` | `T_DARK` |  | Without a\\|light. | all |\n" +
+		"| `--often` |  | `1` | How often. | all |\n" +
+		"| `--all` |  |  | Everything. | undo |\n"
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}
