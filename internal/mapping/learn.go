@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// ErrUnknown: the registry answered that it has no schema of this ID.
+// ErrUnknown says that the registry answered that it has no schema of this ID.
 var ErrUnknown = errors.New("the registry has no such schema")
 
 // Source answers schemas by ID: a registry.
