@@ -379,16 +379,6 @@ func (r *run) resume() {
 	r.fleet.Kill(0)
 }
 
-// fences waits for Redis to answer.
-func (r *run) fences() (fs []*protocol.Fence) {
-	r.t.Helper()
-	rig.Until(r.t, patience, "reading the fences", func() (err error) {
-		fs, err = r.w.Fences()
-		return err
-	})
-	return fs
-}
-
 func (r *run) killRedis() string {
 	_, when := r.moment()
 	r.primary.Kill()
