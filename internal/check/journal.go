@@ -21,7 +21,7 @@ func (p *part) journal() error {
 	}
 	if p.recent == nil {
 		p.next = start
-		p.recent, p.recentAt, p.owners = map[uint64]*protocol.Record{}, map[uint64]int64{}, map[protocol.Nonce]bool{}
+		p.recent, p.recentAt, p.owners = map[uint64]*protocol.Record{}, map[uint64]int64{}, map[protocol.Nonce]uint64{}
 	}
 	err = replay.Each(p.ctx, p.source, p.Topics.Journal, p.n, p.next, end, func(r *kgo.Record) error {
 		rec, err := protocol.DecodeRecord(r.Value)
@@ -51,10 +51,15 @@ func (p *part) link(rec *protocol.Record, offset int64) {
 	if rec.Owner.IsZero() {
 		bad("it names no owner")
 	} else if before == nil || rec.Owner != before.Owner {
-		if p.owners[rec.Owner] {
-			bad("it is of an owner that had lost the partition before")
+		switch epoch, was := p.owners[rec.Owner]; {
+		case was && epoch != rec.Epoch:
+			bad("its owner has epoch %d, before it had %d", rec.Epoch, epoch)
+		case was:
+			// Another owner decided the batch before exactly as this one had, by
+			// the log's or the events' clock, on a branch that Redis then left.
+			p.note("partition %d: batch %d was decided by an owner before that of batch %d: Redis had gone back and came again to the branch where it was applied", p.n, rec.Seq, before.Seq)
 		}
-		p.owners[rec.Owner] = true
+		p.owners[rec.Owner] = rec.Epoch
 		if before != nil && rec.Epoch <= before.Epoch {
 			p.note("partition %d: at batch %d the epoch went from %d to %d: Redis had lost its fence", p.n, rec.Seq, before.Epoch, rec.Epoch)
 		}

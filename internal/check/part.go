@@ -49,7 +49,7 @@ type part struct {
 	kAt         int64
 	recent      map[uint64]*protocol.Record
 	recentAt    map[uint64]int64
-	owners      map[protocol.Nonce]bool
+	owners      map[protocol.Nonce]uint64
 	topics      []string
 	unexplained bool // the records are not what they should be, and nobody knows whose
 

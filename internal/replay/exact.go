@@ -39,10 +39,8 @@ type Follower struct {
 	inForce protocol.Hash // rules of engine
 
 	genesis *protocol.Genesis
-	next    int64   // journal offset after the last record folded
-	ends    []int64 // of the inputs, as last asked
-	owners  map[protocol.Nonce]bool
-	owner   protocol.Nonce
+	next    int64                    // journal offset after the last record folded
+	ends    []int64                  // of the inputs, as last asked
 	ahead   map[uint64]protocol.Hash // chains of batches folded before the journal had them
 
 	// Until, if set, ends the replay before the batch for which it says so.
@@ -63,7 +61,7 @@ func Follow(ctx context.Context, s Source, namespace string, t stream.Topics, pa
 }
 
 func newFollower(s Source, namespace string, t stream.Topics, partition int32, rules *Rulebook) *Follower {
-	f := &Follower{source: s, topics: t, rules: rules, owners: map[protocol.Nonce]bool{}, ahead: map[uint64]protocol.Hash{}}
+	f := &Follower{source: s, topics: t, rules: rules, ahead: map[uint64]protocol.Hash{}}
 	f.pass = pass{partition: partition, held: newHeld(), where: fold.Where{Namespace: namespace, Partition: partition, Mode: "replay"}}
 	return f
 }
@@ -176,12 +174,6 @@ func (f *Follower) mismatch(rec *protocol.Record, at protocol.Published, format 
 // record folds what one journal record says.
 func (f *Follower) record(ctx context.Context, rec *protocol.Record, at protocol.Published) error {
 	bad := func(format string, args ...any) error { return f.mismatch(rec, at, format, args...) }
-	if rec.Owner != f.owner {
-		if f.owner = rec.Owner; f.owners[rec.Owner] {
-			return bad("it is of an owner that had lost the partition before")
-		}
-		f.owners[rec.Owner] = true
-	}
 	if f.genesis == nil {
 		if rec.Kind != protocol.KindGenesis {
 			return bad("the first record of the journal is no genesis: its beginning is gone, so nothing can be repeated from it")
