@@ -165,11 +165,12 @@ func (c *Consumer) Kill() {
 	<-c.ended
 }
 
-// Stop asks the process to end, which must succeed.
+// Stop asks the process to end, which must succeed. One that has said nothing
+// yet may not have got as far as to handle signals, and dies by this one.
 func (c *Consumer) Stop() {
 	c.t.Helper()
 	c.Signal(syscall.SIGTERM)
-	if code := c.Exit(30 * time.Second); code != 0 {
+	if code := c.Exit(30 * time.Second); code != 0 && (code != -1 || c.Output.String() != "") {
 		c.t.Errorf("stopped consumer: exit code %d:\n%s", code, Shorten(c.Output.String()))
 	}
 }
