@@ -29,6 +29,19 @@ func piped(t *testing.T, in string, args ...string) (string, error) {
 	return out.String() + errs.String(), err
 }
 
+// TestMappedFilesAreLinted: what the example of a mapping makes of its samples.
+func TestMappedFilesAreLinted(t *testing.T) {
+	const examples = "../../examples/mapping/"
+	said, err := piped(t, "", "events", "lint", examples+"orders.ndjson", "--mapping", examples+"mapping.yaml", "--topic", "orders")
+	if err == nil || !strings.Contains(err.Error(), "1 of 4 records would be refused") {
+		t.Error(err)
+	}
+	contains(t, said, `refused +1  bad_amount amount_minor +line 4\n +minor\(.*12\.345 EUR is no whole number`, `ignored +1  skipped +line 2`, `used +2  applied`)
+	if _, err := piped(t, "", "events", "lint", examples+"orders.ndjson"); err == nil {
+		t.Error("without the mapping they are events")
+	}
+}
+
 func TestExamplesPassLint(t *testing.T) {
 	all, err := piped(t, "", "events", "examples")
 	if err != nil || strings.Count(all, "\n") != 6 {
