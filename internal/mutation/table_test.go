@@ -85,24 +85,26 @@ var mutations = []mutation{
 	s.mu.Lock()
 	s.machine.Applied(out.Entry, len(drop))
 	s.pending += out.Entry.Size()
+	s.status.unpublished(s.pending)
 	s.mu.Unlock()
 	s.signal(s.more)
 `, `	id := s.machine.Identity()
 	s.mu.Lock()
 	s.machine.Applied(out.Entry, len(drop))
 	s.pending += out.Entry.Size()
+	s.status.unpublished(s.pending)
 	s.mu.Unlock()
 	s.signal(s.more)
 	if err := s.writeAs(ctx, id, out, out.Entry, k, drop); err != nil {
 		return err
 	}
 `},
-		{worker, `func (s *session) write(ctx context.Context, out *fold.Output, entry *protocol.Entry, k protocol.Published, drop []uint64) error {
-`, `func (s *session) write(ctx context.Context, out *fold.Output, entry *protocol.Entry, k protocol.Published, drop []uint64) error {
+		{worker, `func (s *session) write(ctx context.Context, out *fold.Output, entry *protocol.Entry, k protocol.Published, drop []uint64) (err error) {
+`, `func (s *session) write(ctx context.Context, out *fold.Output, entry *protocol.Entry, k protocol.Published, drop []uint64) (err error) {
 	return s.writeAs(ctx, s.machine.Identity(), out, entry, k, drop)
 }
 
-func (s *session) writeAs(ctx context.Context, id protocol.Identity, out *fold.Output, entry *protocol.Entry, k protocol.Published, drop []uint64) error {
+func (s *session) writeAs(ctx context.Context, id protocol.Identity, out *fold.Output, entry *protocol.Entry, k protocol.Published, drop []uint64) (err error) {
 `},
 		{worker, `		Identity: s.machine.Identity(), Point: out.Entry.Point(), State: &out.State`, `		Identity: id, Point: out.Entry.Point(), State: &out.State`},
 	}},
