@@ -20,7 +20,7 @@ import (
 // and its transaction.
 func TestValuesTopicHoldsEveryCustomer(t *testing.T) {
 	w := fakeWorld(t)
-	w.cfg.Topics.Values = "customer-values"
+	w.cfg.Topics.Values, w.cfg.BatchRecords = "customer-values", 20
 	if err := CreateTopics(t.Context(), w.client(), w.cfg.Topics, testPartitions, 1, nil); err != nil {
 		t.Fatal(err)
 	}
