@@ -313,15 +313,22 @@ func TestRunningProcessorIsAsDocumented(t *testing.T) {
 		Kafka: []kgo.Opt{kgo.SeedBrokers(k.ListenAddrs()...), kgo.MetadataMinAge(50 * time.Millisecond)},
 	}
 	cfg.Store = func(p int32) stream.Store { return state.NewStore(rdb, namespace, p, cfg.Lease) }
+	// The reader comes when its topics are there: it would look for unknown ones
+	// a few times only, and then not for minutes.
+	admin, err := kgo.NewClient(cfg.Kafka...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(admin.Close)
+	if err := stream.CreateTopics(t.Context(), admin, cfg.Topics, 1, 1, nil); err != nil {
+		t.Fatal(err)
+	}
 	cl, err := kgo.NewClient(append(cfg.Kafka, kgo.ConsumeTopics(cfg.Topics.Changes, cfg.Topics.DeadLetters),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(cl.Close)
-	if err := stream.CreateTopics(t.Context(), cl, cfg.Topics, 1, 1, nil); err != nil {
-		t.Fatal(err)
-	}
 	p, err := stream.New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -29,11 +29,6 @@ func newWorldOn(t testing.TB, kafka *testenv.KafkaServer, options testenv.RedisO
 	t.Helper()
 	redis := rig.Redis(t, options)
 	w := rig.New(t, rig.Config{Brokers: []string{kafka.Addr()}, Redis: redis.Addr()})
-	w.Excuse = func() string {
-		if kafka.LostMarkers() {
-			return "Kafka left out the markers of a transaction that it had decided when it started again: its partition waits, and then stops; see Limits in docs/exactly-once.md"
-		}
-		return ""
-	}
+	w.Excuse = rig.LostMarkers(kafka)
 	return &world{w, t, kafka, redis}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/state"
+	"github.com/tierstream/tierstream/internal/testenv"
 )
 
 // Fleet are the consumers of a world, of which some are dead.
@@ -157,6 +158,16 @@ func (w *World) Progress(n int64) {
 		}
 		return nil
 	})
+}
+
+// LostMarkers is the excuse of worlds whose only broker is killed.
+func LostMarkers(kafka *testenv.KafkaServer) func() string {
+	return func() string {
+		if kafka.LostMarkers() {
+			return "Kafka left out the markers of a transaction that it had decided when it started again: its partition waits, and then stops; see Limits in docs/exactly-once.md"
+		}
+		return ""
+	}
 }
 
 // excuse skips the test when what is awaited cannot come for a reason that is
