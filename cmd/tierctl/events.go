@@ -294,15 +294,11 @@ func (j *judge) end(clock int64) error {
 
 // file judges lines. Their offsets are line numbers.
 func (l *linting) file(ctx context.Context, s *site, rules *fold.Rules) error {
-	in := l.term.in
-	if l.Source != "-" {
-		f, err := os.Open(l.Source)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		in = f
+	in, err := l.term.open(l.Source)
+	if err != nil {
+		return err
 	}
+	defer in.Close()
 	r := *rules
 	r.Topics, r.Mapping = []string{l.Source}, nil
 	if rules.Mapping != nil && (l.Topic != "" || l.learner.conn.Mapping != "") {

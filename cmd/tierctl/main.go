@@ -72,6 +72,14 @@ type terminal struct {
 
 func (t *terminal) note(format string, args ...any) { fmt.Fprintf(t.err, format+"\n", args...) }
 
+// open opens a file to read, or the terminal's input for "-".
+func (t *terminal) open(path string) (io.ReadCloser, error) {
+	if path == "-" {
+		return io.NopCloser(t.in), nil
+	}
+	return os.Open(path)
+}
+
 // run is the program without its process.
 func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) error {
 	var c commands

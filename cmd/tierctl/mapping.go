@@ -52,15 +52,11 @@ func (c *mappingCheckCmd) Run(ctx context.Context, conn *connection, t *terminal
 	if err != nil {
 		return err
 	}
-	in := t.in
-	if c.Sample != "-" {
-		f, err := os.Open(c.Sample)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		in = f
+	in, err := t.open(c.Sample)
+	if err != nil {
+		return err
 	}
+	defer in.Close()
 	l := &learner{conn: conn, term: t}
 	x, d := m.Mapper(topic, event.Limits{}), event.NewDecoder(event.Limits{})
 	refused, records := 0, int64(0)

@@ -43,6 +43,24 @@ func kafka(t *testing.T, w *replaytest.World) *replay.Kafka {
 	return k
 }
 
+// followed is a partition, repeated to the end of its journal.
+func followed(t *testing.T, w *replaytest.World, s *replay.Kafka, p int32) *replay.Follower {
+	t.Helper()
+	f, err := replay.Follow(t.Context(), s, "live", w.Config.Topics, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Close)
+	_, end, err := s.Span(t.Context(), w.Config.Topics.Journal, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.To(t.Context(), end); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 // An exact replay of a run with restarts and a wiped Redis comes to the very
 // bytes that the run left.
 func TestExactReplayEqualsTheRun(t *testing.T) {
@@ -52,18 +70,7 @@ func TestExactReplayEqualsTheRun(t *testing.T) {
 			s := kafka(t, w)
 			customers, changes, batches := 0, 0, uint64(0)
 			for p := range int32(replaytest.Partitions) {
-				f, err := replay.Follow(t.Context(), s, "live", w.Config.Topics, p)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer f.Close()
-				_, end, err := s.Span(t.Context(), w.Config.Topics.Journal, p)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := f.To(t.Context(), end); err != nil {
-					t.Fatal(err)
-				}
+				f := followed(t, w, s, p)
 				got := 0
 				fence, err := w.Store(p).Each(t.Context(), func(id string, value []byte) error {
 					got++

@@ -15,7 +15,6 @@ import (
 	"github.com/tierstream/tierstream/internal/fold"
 	"github.com/tierstream/tierstream/internal/mapping"
 	"github.com/tierstream/tierstream/internal/mapping/mappingtest"
-	"github.com/tierstream/tierstream/internal/replay"
 	"github.com/tierstream/tierstream/internal/replay/replaytest"
 )
 
@@ -105,18 +104,7 @@ func TestMappedRunIsRepeatedWithoutTheRegistry(t *testing.T) {
 	s := kafka(t, w)
 	var customers int
 	for p := range int32(replaytest.Partitions) {
-		f, err := replay.Follow(t.Context(), s, "live", w.Config.Topics, p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		_, end, err := s.Span(t.Context(), w.Config.Topics.Journal, p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := f.To(t.Context(), end); err != nil {
-			t.Fatal(err)
-		}
+		f := followed(t, w, s, p)
 		fence, err := w.Store(p).Each(t.Context(), func(id string, value []byte) error {
 			if customers++; !bytes.Equal(f.Value(id), value) {
 				t.Errorf("customer %s: Redis has\n%x, the replay\n%x", id, value, f.Value(id))

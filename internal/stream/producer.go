@@ -128,11 +128,14 @@ func (p *producer) publish(ctx context.Context, entries []*protocol.Entry) (_ pr
 		p.records = append(p.records, r)
 		return &p.records[len(p.records)-1]
 	}
-	values := newestValues(entries)
+	var values map[string]*protocol.Entry
+	if p.topics.Values != "" {
+		values = newestValues(entries)
+	}
 	for _, e := range entries {
 		for i := range e.Messages {
 			m := &e.Messages[i]
-			if m.Stream == protocol.Values && (p.topics.Values == "" || values[string(m.Key)] != e) {
+			if m.Stream == protocol.Values && values[string(m.Key)] != e {
 				continue // switched off meanwhile, or a later batch of this transaction has a newer one
 			}
 			r := record(kgo.Record{Key: m.Key, Value: m.Value, Headers: p.headersOf(m)})

@@ -35,21 +35,16 @@ func (s *session) values(out *fold.Output) error {
 	return nil
 }
 
-// newest tells which of the entries holds the newest value of a customer; only
-// that one is sent.
-type newest map[string]*protocol.Entry
-
-func newestValues(entries []*protocol.Entry) newest {
-	var n newest
+// newestValues tells which of the entries holds the newest value of a customer;
+// only that one is sent.
+func newestValues(entries []*protocol.Entry) map[string]*protocol.Entry {
+	newest := map[string]*protocol.Entry{}
 	for _, e := range entries {
 		for i := range e.Messages {
 			if m := &e.Messages[i]; m.Stream == protocol.Values {
-				if n == nil {
-					n = newest{}
-				}
-				n[string(m.Key)] = e
+				newest[string(m.Key)] = e
 			}
 		}
 	}
-	return n
+	return newest
 }
