@@ -29,6 +29,5 @@ func newWorldOn(t testing.TB, kafka *testenv.KafkaServer, options testenv.RedisO
 	t.Helper()
 	redis := rig.Redis(t, options)
 	w := rig.New(t, rig.Config{Brokers: []string{kafka.Addr()}, Redis: redis.Addr()})
-	w.Excuse = rig.LostMarkers(kafka)
 	return &world{w, t, kafka, redis}
 }

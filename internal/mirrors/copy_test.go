@@ -83,7 +83,6 @@ func TestTransactionalCopy(t *testing.T) {
 	for _, partitions := range []int32{1, 3} {
 		c := &copying{w: oneInput(t, []string{kafka.Addr()}, rig.Config{
 			Partitions: partitions, Namespace: fmt.Sprintf("copy-%d", partitions)}), ended: make(chan struct{})}
-		c.w.Excuse = rig.LostMarkers(kafka)
 		c.f = &rig.Fleet{W: c.w, Args: []string{"--allow-rejects", "--batch-records=250"}}
 		c.seen = make([][]string, partitions)
 		reader := c.w.Open(kgo.ConsumeTopics(c.w.Topics.DeadLetters), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),

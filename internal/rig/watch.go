@@ -14,7 +14,6 @@ import (
 
 	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/state"
-	"github.com/tierstream/tierstream/internal/testenv"
 )
 
 // Fleet are the consumers of a world, of which some are dead.
@@ -153,32 +152,8 @@ func (w *World) Progress(n int64) {
 			}
 		}
 		if read < n {
-			w.excuse()
 			return ErrNotYet
 		}
 		return nil
 	})
-}
-
-// LostMarkers is the excuse of worlds whose only broker is killed.
-func LostMarkers(kafka *testenv.KafkaServer) func() string {
-	return func() string {
-		if kafka.LostMarkers() {
-			return "Kafka left out the markers of a transaction that it had decided when it started again: its partition waits, and then stops; see Limits in docs/exactly-once.md"
-		}
-		return ""
-	}
-}
-
-// excuse skips the test when what is awaited cannot come for a reason that is
-// not ours.
-func (w *World) excuse() {
-	w.t.Helper()
-	if w.Excuse == nil || time.Since(w.asked) < time.Second {
-		return
-	}
-	w.asked = time.Now()
-	if why := w.Excuse(); why != "" {
-		w.t.Skip(why)
-	}
 }

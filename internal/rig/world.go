@@ -61,10 +61,6 @@ type World struct {
 	Client    *kgo.Client // produces to the inputs
 	Model     string      // a file
 	Sent      int64       // records produced and acknowledged
-	// Excuse, if there is one, says why what a test waits for cannot come; ""
-	// means that it should.
-	Excuse func() string
-	asked  time.Time
 }
 
 // Redis starts a server with the user as whom the consumers log in, so that
@@ -263,7 +259,6 @@ func (w *World) Settled(limit time.Duration) {
 			}
 		}
 		if read != w.Sent {
-			w.excuse()
 			return fmt.Errorf("%d of %d read", read, w.Sent)
 		}
 		for p, last := range w.Last(w.Topics.Journal) {
@@ -275,7 +270,6 @@ func (w *World) Settled(limit time.Duration) {
 				return err
 			}
 			if at := (protocol.Point{Seq: rec.Seq, Chain: rec.Chain}); at != fs[p].Point {
-				w.excuse()
 				return fmt.Errorf("partition %d: applied %d, published %d", p, fs[p].Seq, rec.Seq)
 			}
 		}

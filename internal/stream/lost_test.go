@@ -387,30 +387,37 @@ func TestIdleOwnerNoticesThatTheJournalWentOn(t *testing.T) {
 	n := w.history(0, 300)
 	w.settled(n)
 	w.running(i)
-	f := w.fence(2)
+	entry := w.next(2)
 	cfg := w.cfg.withDefaults()
-	e, err := fold.NewEngine(cfg.Rules, fold.Where{Namespace: cfg.Namespace, Incarnation: f.Incarnation, LiveSince: f.LiveSince, Partition: 2, Partitions: testPartitions}, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := e.Fold(&fold.Input{Parent: f.Point, State: f.State, Flood: f.Flood, Clock: f.State.Clock, Bound: f.State.Sweep, Next: f.State.Next})
-	if err != nil {
-		t.Fatal(err)
-	}
-	out.Entry.Journal = out.Journal.Encode()
 	p, err := openProducer(t.Context(), &cfg, 2, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.close()
-	if _, err := p.publish(t.Context(), []*protocol.Entry{out.Entry}); err != nil {
+	if _, err := p.publish(t.Context(), []*protocol.Entry{entry}); err != nil {
 		t.Fatal(err)
 	}
 	until(t, 20*time.Second, "waiting for the batch to be re-applied", func() (bool, string) {
 		g := w.fence(2)
-		return g.Point == out.Entry.Point(), fmt.Sprintf("at %d, want %d", g.Seq, out.Entry.Seq)
+		return g.Point == entry.Point(), fmt.Sprintf("at %d, want %d", g.Seq, entry.Seq)
 	})
 	w.settled(n)
+}
+
+// next is a batch without records that could follow what the partition holds.
+func (w *world) next(p int32) *protocol.Entry {
+	w.t.Helper()
+	f := w.fence(p)
+	e, err := fold.NewEngine(w.cfg.Rules, fold.Where{Namespace: w.cfg.Namespace, Incarnation: f.Incarnation, LiveSince: f.LiveSince, Partition: p, Partitions: testPartitions}, false)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	out, err := e.Fold(&fold.Input{Parent: f.Point, State: f.State, Flood: f.Flood, Clock: f.State.Clock, Bound: f.State.Sweep, Next: f.State.Next})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	out.Entry.Journal = out.Journal.Encode()
+	return out.Entry
 }
 
 // TestHangingTransaction: a transaction that nobody ends stops the partition,

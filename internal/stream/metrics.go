@@ -27,6 +27,7 @@ type metrics struct {
 	aborts      metric.Int64Counter
 	reapplied   metric.Int64Counter
 	rebuilds    metric.Int64Counter
+	markers     metric.Int64Counter
 	rebases     metric.Int64Counter
 	corrections metric.Int64Counter
 	swept       metric.Int64Counter
@@ -53,6 +54,7 @@ func newMetrics() (*metrics, error) {
 	m.stops = counter("tierstream.partition.stops", "{stop}", "Partitions that stopped and need attention.")
 	m.aborts = counter("tierstream.transactions.failed", "{transaction}", "Transactions that did not surely commit.")
 	m.reapplied = counter("tierstream.records.reapplied", "{record}", "Records re-applied silently after Redis lost state.")
+	m.markers = counter("tierstream.markers", "{marker}", "Markers of decided transactions that Kafka had left out and the owner wrote.")
 	m.rebuilds = counter("tierstream.rebuilds", "{rebuild}", "Rebuilds of a partition's state, by why it could not be continued.")
 	m.rebases = counter("tierstream.rebases", "{rebase}", "Rebases: the journal could not be re-applied, by why.")
 	m.corrections = counter("tierstream.corrections", "{change}", "Tier changes that a rebase decided, because what is left differs from what was published.")

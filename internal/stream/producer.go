@@ -26,11 +26,14 @@ const transactionTimeout = 60 * time.Second
 // patience is how long recovery waits for Kafka before it says so.
 const patience = 5 * time.Second
 
+func transactionalID(namespace string, p int32) string { return fmt.Sprintf("%s-%d", namespace, p) }
+
 // producer is the one transactional producer of a partition. Whoever opens it
 // last fences all before: their open transactions are aborted, and none of
 // their later requests is accepted.
 type producer struct {
 	client    *kgo.Client
+	id        int64 // producer ID
 	tracer    trace.Tracer
 	topics    Topics
 	source    []byte // ce_source of its changes
@@ -52,7 +55,7 @@ func openProducer(ctx context.Context, cfg *Config, p int32, maxMessage int32) (
 		return nil, err
 	}
 	cl, err := kgo.NewClient(append(cfg.Kafka[:len(cfg.Kafka):len(cfg.Kafka)],
-		kgo.TransactionalID(fmt.Sprintf("%s-%d", cfg.Namespace, p)),
+		kgo.TransactionalID(transactionalID(cfg.Namespace, p)),
 		kgo.TransactionTimeout(transactionTimeout),
 		kgo.RecordPartitioner(kgo.BasicConsistentPartitioner(func(topic string) func(*kgo.Record, int) int {
 			if topic == cfg.Topics.Journal {
@@ -79,11 +82,12 @@ func openProducer(ctx context.Context, cfg *Config, p int32, maxMessage int32) (
 		cfg.Log.Warn("still waiting for the previous producer to be fenced", "partition", p, "for", time.Since(began).Round(time.Second))
 	})
 	defer slow.Stop()
-	if _, _, err := cl.ProducerID(ctx); err != nil {
+	id, _, err := cl.ProducerID(ctx)
+	if err != nil {
 		cl.Close()
 		return nil, fmt.Errorf("fencing the previous producer: %w", err)
 	}
-	return &producer{client: cl, tracer: otel.Tracer(scope), topics: cfg.Topics, source: fold.Source(cfg.Namespace), partition: p, msgpack: cfg.MsgpackChanges, max: int(maxMessage)}, nil
+	return &producer{client: cl, id: id, tracer: otel.Tracer(scope), topics: cfg.Topics, source: fold.Source(cfg.Namespace), partition: p, msgpack: cfg.MsgpackChanges, max: int(maxMessage)}, nil
 }
 
 func (p *producer) close() { p.client.Close() }

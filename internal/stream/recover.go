@@ -35,6 +35,8 @@ func (s *session) own(ctx context.Context, g *errgroup.Group, f *protocol.Fence)
 	}
 	defer p.close()
 	s.machine.ProducerFenced()
+	s.producerID = p.id
+	s.finishHanging(early)
 	for {
 		s.status.phase(s.machine.Phase(), s.machine.Rebuild())
 		switch s.machine.Phase() {

@@ -57,6 +57,9 @@ func (s *session) watch(ctx context.Context) error {
 		}
 		s.journalEnd = end.Offset
 	}
+	if s.unpublished() == 0 && time.Since(s.hangingAt) > hangingEvery {
+		s.finishHanging(ctx)
+	}
 	starts, err := s.admin.ListStartOffsets(ctx, s.cfg.Topics.Inputs...)
 	if err != nil {
 		return fmt.Errorf("asking for the starts of the inputs: %w", err)
@@ -67,6 +70,26 @@ func (s *session) watch(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// hangingEvery is how often an idle owner looks for transactions that hang; an
+// owner that publishes ends them by its next transaction.
+const hangingEvery = 30 * time.Second
+
+// finishHanging writes markers that Kafka left out. What cannot be done here is
+// said and no error: if it is in the journal, reading that will wait, and stop.
+func (s *session) finishHanging(ctx context.Context) {
+	s.hangingAt = time.Now()
+	t := &s.cfg.Topics
+	m := &markers{base: s.cfg.Kafka, admin: s.admin, id: transactionalID(s.cfg.Namespace, s.partition), outputs: []string{t.Journal, t.Changes, t.DeadLetters}, log: s.log}
+	if t.Values != "" {
+		m.outputs = append(m.outputs, t.Values)
+	}
+	n, err := m.finish(ctx, s.producerID)
+	s.metrics.markers.Add(ctx, int64(n))
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("looking for transactions that Kafka left open", "reason", err)
+	}
 }
 
 // maxClockSkew is by how much this machine's clock and Redis' may differ.

@@ -121,6 +121,8 @@ type session struct {
 	litter   bool                // there may be abandoned key generations
 	cursor   string              // see state.Store.Abandoned
 
+	producerID          int64     // of the transactional producer
+	hangingAt           time.Time // when it was looked for transactions that hang
 	journalEnd          int64     // where an idle owner last saw the journal end
 	clockShown, clockAt time.Time // the clock, and when it was compared with Redis'
 

@@ -237,11 +237,6 @@ func (r *run) alive() {
 	for i, c := range r.fleet.On {
 		out := c.Output.String()
 		if strings.Contains(out[r.looked[c]:], "partition stopped: it needs attention") {
-			for _, b := range r.cluster.Brokers {
-				if b.LostMarkers() {
-					r.t.Skip("a partition has stopped, rightly: Kafka left out the markers of a transaction when a broker started; see Limits in docs/exactly-once.md")
-				}
-			}
 			r.t.Fatal("a partition has stopped")
 		}
 		r.looked[c] = len(out)
