@@ -58,6 +58,8 @@ type commands struct {
 	ChangeLog changesCmd     `cmd:"" name:"changes" help:"Print tier changes, as they come or the newest."`
 	Letters   deadLettersCmd `cmd:"" name:"deadletters" help:"Look at refused records."`
 
+	Summary summaryCmd `cmd:"" help:"Summarise a transaction log: per customer x, t_x, T and mean value, with a holdout."`
+
 	Check  checkCmd  `cmd:"" help:"Prove from Kafka and Redis that nothing is lost, doubled or different."`
 	Replay replayCmd `cmd:"" help:"Fold the log again, in a namespace of its own; nothing live is touched."`
 }

@@ -30,14 +30,15 @@ func ReadCDNOW(path string, zone *time.Location) ([]Message, error) {
 		return nil, fmt.Errorf("reading CDNOW: %w", err)
 	}
 	defer f.Close()
-	messages, err := parseCDNOW(f, zone)
+	messages, err := ParseCDNOW(f, zone)
 	if err != nil {
 		return nil, fmt.Errorf("reading CDNOW %s: %w", path, err)
 	}
 	return messages, nil
 }
 
-func parseCDNOW(r io.Reader, zone *time.Location) ([]Message, error) {
+// ParseCDNOW is ReadCDNOW of what is open already. Errors name the line.
+func ParseCDNOW(r io.Reader, zone *time.Location) ([]Message, error) {
 	if zone == nil {
 		zone = time.UTC
 	}

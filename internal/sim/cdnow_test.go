@@ -52,7 +52,7 @@ func TestCDNOWTotals(t *testing.T) {
 
 func TestParseCDNOW(t *testing.T) {
 	zone := time.FixedZone("", -5*3600)
-	messages, err := parseCDNOW(strings.NewReader(
+	messages, err := ParseCDNOW(strings.NewReader(
 		" customer_id  date number_of_cds  dollar_value\n"+
 			" 00002 19970112  1   12.00\n"+
 			" 00001 19970101  1   11.77\n"+
@@ -80,7 +80,7 @@ func TestParseCDNOW(t *testing.T) {
 	}
 
 	for _, bad := range []string{"00001 19970101 1", "00001 1997-01-01 1 11.77", "00001 19970101 1 11.7", "00001 19970101 1 -1.00", "00001 19970101 1 .50"} {
-		if _, err := parseCDNOW(strings.NewReader(bad), nil); err == nil || !strings.HasPrefix(err.Error(), "line 1: ") {
+		if _, err := ParseCDNOW(strings.NewReader(bad), nil); err == nil || !strings.HasPrefix(err.Error(), "line 1: ") {
 			t.Errorf("%q: got %v", bad, err)
 		}
 	}

@@ -117,7 +117,7 @@ func (n *NDJSON) one(r io.Reader) iter.Seq[Message] {
 			if len(text) == 0 {
 				continue
 			}
-			m, err := n.message(text)
+			m, err := n.Message(text)
 			if err != nil {
 				n.err = fmt.Errorf("%sline %d: %w", name(r), number, err)
 				return
@@ -213,7 +213,8 @@ func (h headers) text(key string) text {
 	return ""
 }
 
-func (n *NDJSON) message(line []byte) (Message, error) {
+// Message reads one line.
+func (n *NDJSON) Message(line []byte) (Message, error) {
 	var l recordLine
 	var a attributes
 	if err := json.Unmarshal(line, &a); err != nil {

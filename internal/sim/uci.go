@@ -130,7 +130,7 @@ func ReadUCI(path string, zone *time.Location) ([]Message, *UCISummary, error) {
 			return nil, nil, fmt.Errorf("reading UCI Online Retail: %w", err)
 		}
 	}
-	messages, summary, err := parseUCI(r, zone)
+	messages, summary, err := ParseUCI(r, zone)
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading UCI Online Retail %s: %w", path, err)
 	}
@@ -157,7 +157,8 @@ type uciLine struct {
 	price int64 // pence, above 0
 }
 
-func parseUCI(r io.Reader, zone *time.Location) ([]Message, *UCISummary, error) {
+// ParseUCI is ReadUCI of the CSV itself, with a zone. Errors name the line.
+func ParseUCI(r io.Reader, zone *time.Location) ([]Message, *UCISummary, error) {
 	s := &UCISummary{NotGoods: map[string]Tally{}}
 	documents, err := uciDocuments(r, zone, s)
 	if err != nil {

@@ -18,7 +18,7 @@ func readUCI(t *testing.T, rows string) ([]Message, *UCISummary) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	messages, s, err := parseUCI(strings.NewReader(uciHeader+rows), london)
+	messages, s, err := ParseUCI(strings.NewReader(uciHeader+rows), london)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,11 +137,11 @@ func TestUCIRefusesWhatItCannotRead(t *testing.T) {
 		"536001,22001,B,1,13/1/2011 10:00,1,7.0,X\n":         `line 2: invoice date "13/1/2011 10:00"`,
 		"536001,22001,B,1\n":                                 "line 2: wrong number of fields",
 	} {
-		if _, _, err := parseUCI(strings.NewReader(uciHeader+rows), time.UTC); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := ParseUCI(strings.NewReader(uciHeader+rows), time.UTC); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", rows, err, want)
 		}
 	}
-	if _, _, err := parseUCI(strings.NewReader("a,b\n"), time.UTC); err == nil || !strings.Contains(err.Error(), "no column InvoiceNo") {
+	if _, _, err := ParseUCI(strings.NewReader("a,b\n"), time.UTC); err == nil || !strings.Contains(err.Error(), "no column InvoiceNo") {
 		t.Errorf("got %v", err)
 	}
 }
