@@ -62,7 +62,7 @@ type Cut struct {
 func (l *Log) Until() Cut { return Cut{End: l.Last} }
 
 // Horizon is the length of the holdout, in units.
-func (c *Cut) Horizon() float64 { return c.span(c.Calibration, c.End) }
+func (c *Cut) Horizon() float64 { return c.Span(c.Calibration, c.End) }
 
 // SummaryEnd is the end of what is summarised.
 func (c *Cut) SummaryEnd() int32 {
@@ -72,8 +72,8 @@ func (c *Cut) SummaryEnd() int32 {
 	return c.End
 }
 
-// span is the time from one day to another, in units.
-func (c *Cut) span(from, to int32) float64 {
+// Span is the time from one day to another, in units.
+func (c *Cut) Span(from, to int32) float64 {
 	if c.Period == PerWeek {
 		return float64(c.Period.of(to) - c.Period.of(from))
 	}
@@ -191,9 +191,9 @@ func (h *history) summary(c *Cut) (s Summary, ok bool) {
 		}
 	}
 	if s.X > 0 {
-		s.TX = c.span(first.first, last.first)
+		s.TX = c.Span(first.first, last.first)
 	}
-	s.T = c.span(s.First, c.SummaryEnd())
+	s.T = c.Span(s.First, c.SummaryEnd())
 	if c.Split {
 		later := h.purchases(c.Period, c.End)
 		for _, at := range slices.Sorted(maps.Keys(later)) {
