@@ -14,7 +14,7 @@ import (
 // allowedMath are the functions of package math that give the same bits
 // everywhere: they are exact or correctly rounded.
 var allowedMath = []string{
-	"Abs", "Float64bits", "Float64frombits", "Floor", "Inf", "IsInf", "IsNaN", "NaN", "RoundToEven", "Sqrt",
+	"Abs", "Ceil", "Float64bits", "Float64frombits", "Floor", "Inf", "IsInf", "IsNaN", "NaN", "RoundToEven", "Sqrt",
 	"MaxInt64", "MinInt64", "MaxFloat64", "Ln2", "Ln10",
 }
 
