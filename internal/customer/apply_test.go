@@ -360,7 +360,7 @@ func TestComplaintIsItsLatestEvent(t *testing.T) {
 	unusual(complaint("k7", "another", start, event.Resolved, 1), true)
 	var s scoring.Summary
 	f.Summarize(&r, start+5*day, &s)
-	want := []scoring.ComplaintState{{Opened: start - day, Severity: 5, Status: scoring.ComplaintOpen}, {Opened: start, Severity: 1, Status: scoring.ComplaintResolved}}
+	want := []scoring.ComplaintState{{Opened: start - day, Changed: start + 4*day, Severity: 5, Status: scoring.ComplaintOpen}, {Opened: start, Changed: start, Severity: 1, Status: scoring.ComplaintResolved}}
 	slices.SortFunc(s.Complaints, func(a, b scoring.ComplaintState) int { return int(b.Severity) - int(a.Severity) })
 	if !slices.Equal(s.Complaints, want) || s.Compensation != 1835 {
 		t.Errorf("complaints %+v, compensation %d", s.Complaints, s.Compensation)

@@ -34,8 +34,8 @@ import (
 //	answers    [] or [time, hash, score, scale]
 //	costs      [acquisition or nil, service, marketing, selling]
 //	old        [] or [orders, net, 3 × (known, assumed), first day, last day,
-//	            days, last net, value days, value sum, last time, returned,
-//	            categories, buckets, complaints, compensation, converted,
+//	            days, last net, value days, value sum, last time, largest,
+//	            returned, categories, buckets, complaints, compensation, converted,
 //	            unvalued, referral value]
 //	categories [hash difference…]
 //	buckets    [day*, orders, net, known, assumed]…, flat
@@ -63,7 +63,7 @@ const (
 	referralFields  = 6
 	answerFields    = 4
 	costsFields     = 4
-	oldFields       = 23
+	oldFields       = 24
 	bucketFields    = 5
 	standingFields  = 4
 )
@@ -301,6 +301,7 @@ func (o *Old) append(b []byte) []byte {
 	b = appendInt(b, o.ValueDays)
 	b = appendInt(b, o.ValueSum)
 	b = appendInt(b, o.LastTime)
+	b = appendInt(b, o.Largest)
 	b = appendInt(b, o.Returned)
 	b = appendArray(b, len(o.Categories))
 	var category uint32
@@ -585,6 +586,7 @@ func (d *reader) old(o *Old) {
 	o.ValueDays = d.within(0, math.MaxInt64)
 	o.ValueSum = d.within(0, maxSum)
 	o.LastTime = d.int()
+	o.Largest = d.within(0, maxSum)
 	o.Returned = d.within(0, maxSum)
 
 	n := d.array()

@@ -97,7 +97,7 @@ func anyRecord(t *rapid.T) Record {
 		return r
 	}
 	o := &f.Old
-	o.Orders, o.Net, o.Days, o.LastNet, o.ValueDays, o.ValueSum, o.LastTime = count(), sum(), count(), sum(), count(), sum(), i64()
+	o.Orders, o.Net, o.Days, o.LastNet, o.ValueDays, o.ValueSum, o.LastTime, o.Largest = count(), sum(), count(), sum(), count(), sum(), i64(), sum()
 	o.FirstDay, o.LastDay = date(), date()
 	for _, m := range []*scoring.Margins{&o.First, &o.Cross, &o.Repeat} {
 		m.Known, m.Assumed = signed(), sum()
@@ -247,7 +247,7 @@ func TestEntryBoundsHold(t *testing.T) {
 	m := scoring.Margins{Known: wide, Assumed: wide}
 	fixed.Facts = Facts{First: wide, Newest: wide, MinTime: wide, Purchases: wide, Returns: wide, NPS: a, CSAT: a, CES: a, Praises: wide, Suggestions: wide,
 		Costs: Costs{wide, true, wide, wide, wide},
-		Old: Old{Totals: Totals{wide, wide, m, m, m, math.MinInt32, math.MinInt32, wide, wide, wide, wide, wide},
+		Old: Old{Totals: Totals{wide, wide, m, m, m, math.MinInt32, math.MinInt32, wide, wide, wide, wide, wide, wide},
 			Returned: wide, Complaints: wide, Compensation: wide, Converted: wide, Unvalued: wide, ReferralValue: wide}}
 	if got := len(fixed.Append(nil)) + heads; got > maxFixedBytes {
 		t.Errorf("all but the lists takes %d bytes, more than %d", got, maxFixedBytes)

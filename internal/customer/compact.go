@@ -158,6 +158,7 @@ func (t *Totals) add(o *Order, net int64, margin scoring.Margins, categories []u
 	t.LastNet += net
 	t.Orders++
 	t.Net += net
+	t.Largest = max(t.Largest, net)
 	t.LastTime = o.Time
 	return categories
 }

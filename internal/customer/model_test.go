@@ -206,6 +206,10 @@ func naive(all []event.Event, p Policy, window int, at int64) scoring.Summary {
 		group.Assumed += m.Assumed
 		s.Orders++
 		s.Net += net
+		s.Largest = max(s.Largest, net)
+		if s.Orders > 1 && d != s.LastDay {
+			s.PreviousDay = s.LastDay
+		}
 		s.LastDay, s.LastOrderAt = d, ev.Time
 		days[d] += net
 		if age := s.Today - d; age >= 0 {
@@ -222,6 +226,9 @@ func naive(all []event.Event, p Policy, window int, at int64) scoring.Summary {
 		}
 	}
 	s.Days = int64(len(days))
+	if len(days) == 1 {
+		s.PreviousDay = s.LastDay
+	}
 	for d, net := range days {
 		if d != s.FirstDay && net > 0 {
 			s.ValueDays++
@@ -295,7 +302,7 @@ func naive(all []event.Event, p Policy, window int, at int64) scoring.Summary {
 			event.Opened: scoring.ComplaintOpen, event.Reopened: scoring.ComplaintOpen,
 			event.Resolved: scoring.ComplaintResolved, event.Rejected: scoring.ComplaintRejected,
 		}[st.last.Status]
-		s.Complaints = append(s.Complaints, scoring.ComplaintState{Opened: st.first.Time, Severity: st.last.Severity, Status: status})
+		s.Complaints = append(s.Complaints, scoring.ComplaintState{Opened: st.first.Time, Changed: st.last.Time, Severity: st.last.Severity, Status: status})
 	}
 	for _, st := range referrals {
 		if st.last.Status != event.Converted {

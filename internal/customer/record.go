@@ -210,6 +210,7 @@ type Totals struct {
 	LastNet              int64           // net money on LastDay
 	ValueDays, ValueSum  int64           // days with positive net value, and their sum, without FirstDay and LastDay
 	LastTime             int64           // of the latest order; valid if Orders > 0
+	Largest              int64           // net money of the largest order
 }
 
 // Bucket is one day of compacted orders.

@@ -30,7 +30,9 @@ func (f *Folder) Summarize(r *Record, at int64, s *scoring.Summary) {
 		ReferralsUnvalued:  fs.Old.Unvalued,
 		ReferralsConverted: fs.Old.Converted,
 
-		Complaints:  s.Complaints[:0],
+		Complaints:          s.Complaints[:0],
+		ComplaintsCompacted: fs.Old.Complaints,
+
 		NPS:         fs.NPS.response(),
 		CSAT:        fs.CSAT.response(),
 		CES:         fs.CES.response(),
@@ -47,6 +49,7 @@ func (f *Folder) Summarize(r *Record, at int64, s *scoring.Summary) {
 	}
 	// The ledger goes on where compaction stopped, by the same steps.
 	t := fs.Old.Totals
+	previous, earlier := int32(0), false
 	var held [maxCategories]uint32
 	categories := append(held[:0], fs.Old.Categories...)
 	for i := range fs.Orders {
@@ -57,20 +60,26 @@ func (f *Folder) Summarize(r *Record, at int64, s *scoring.Summary) {
 			continue
 		}
 		margin := o.margin(net)
+		if t.Orders > 0 && o.Day != t.LastDay {
+			previous, earlier = t.LastDay, true
+		}
 		categories = t.add(o, net, margin, categories)
 		f.countDay(s, o.Day, 1, net, margin)
 	}
 	t.close()
 	s.Active = t.Orders > 0
 	s.FirstDay, s.LastDay, s.Days = t.FirstDay, t.LastDay, t.Days
-	s.Orders, s.Net, s.LastOrderAt = t.Orders, t.Net, t.LastTime
+	if s.PreviousDay = t.LastDay; earlier {
+		s.PreviousDay = previous
+	}
+	s.Orders, s.Net, s.Largest, s.LastOrderAt = t.Orders, t.Net, t.Largest, t.LastTime
 	s.First, s.Cross, s.Repeat = t.First, t.Cross, t.Repeat
 	s.ValueDays, s.ValueSum = t.ValueDays, t.ValueSum
 
 	for i := range fs.Complaints {
 		c := &fs.Complaints[i]
 		s.Compensation += max(c.Paid, 0)
-		s.Complaints = append(s.Complaints, scoring.ComplaintState{Opened: c.Opened, Severity: c.Severity, Status: complaintStatus(c.Status)})
+		s.Complaints = append(s.Complaints, scoring.ComplaintState{Opened: c.Opened, Changed: c.Time, Severity: c.Severity, Status: complaintStatus(c.Status)})
 	}
 	for i := range fs.Referrals {
 		c := &fs.Referrals[i]

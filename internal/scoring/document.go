@@ -30,9 +30,13 @@ type document struct {
 	ExpectedYears       int                  `yaml:"expected_years" json:"expected_years"`
 	StandardServiceCost int64                `yaml:"standard_service_cost_minor" json:"standard_service_cost_minor"`
 	DefaultCAC          *int64               `yaml:"default_cac_minor" json:"default_cac_minor"`
+	Basis               string               `yaml:"clv_basis" json:"clv_basis"`
+	Goodwill            decimal              `yaml:"goodwill" json:"goodwill"`
 	NPV                 npvDocument          `yaml:"npv" json:"npv"`
 	RFM                 rfmDocument          `yaml:"rfm" json:"rfm"`
 	Prediction          predictionDocument   `yaml:"prediction" json:"prediction"`
+	Markov              markovDocument       `yaml:"markov" json:"markov"`
+	Lifecycle           lifecycleDocument    `yaml:"lifecycle" json:"lifecycle"`
 	Satisfaction        satisfactionDocument `yaml:"satisfaction" json:"satisfaction"`
 	Contribution        contributionDocument `yaml:"contribution" json:"contribution"`
 	ValueClass          valueClassDocument   `yaml:"value_class" json:"value_class"`
@@ -54,6 +58,8 @@ type rfmDocument struct {
 		Frequency decimal `yaml:"frequency" json:"frequency"`
 		Monetary  decimal `yaml:"monetary" json:"monetary"`
 	} `yaml:"weights" json:"weights"`
+	Map      string            `yaml:"map" json:"map"`
+	Axis     string            `yaml:"axis" json:"axis"`
 	Segments []segmentDocument `yaml:"segments" json:"segments"`
 }
 
@@ -80,6 +86,26 @@ type predictionDocument struct {
 	} `yaml:"spend" json:"spend"`
 }
 
+type markovDocument struct {
+	Period      int                  `yaml:"period_days" json:"period_days"`
+	Periods     int                  `yaml:"periods" json:"periods"`
+	DaysPerBuy  decimal              `yaml:"purchase_days_per_buy" json:"purchase_days_per_buy"`
+	ContactCost int64                `yaml:"contact_cost_minor" json:"contact_cost_minor"`
+	Lost        bool                 `yaml:"lost_beyond" json:"lost_beyond"`
+	Recency     []transitionDocument `yaml:"recency" json:"recency"`
+}
+
+type transitionDocument struct {
+	Buys      int64 `yaml:"buys" json:"buys"`
+	Exposures int64 `yaml:"exposures" json:"exposures"`
+}
+
+type lifecycleDocument struct {
+	New     int32 `yaml:"new_days" json:"new_days"`
+	Lapsing int32 `yaml:"lapsing_days" json:"lapsing_days"`
+	Lapsed  int32 `yaml:"lapsed_days" json:"lapsed_days"`
+}
+
 type satisfactionDocument struct {
 	Neutral  decimal   `yaml:"neutral" json:"neutral"`
 	Points   []decimal `yaml:"complaint_points" json:"complaint_points"`
@@ -99,6 +125,7 @@ type contributionDocument struct {
 
 type valueClassDocument struct {
 	HighFromMargins decimal `yaml:"high_from_margins" json:"high_from_margins"`
+	AliveFrom       decimal `yaml:"alive_from" json:"alive_from"`
 }
 
 type tierDocument struct {
@@ -186,6 +213,7 @@ func Parse(data []byte) (*Model, error) {
 		return nil, fmt.Errorf("parsing built-in model: %w", err)
 	}
 	d.Name, d.Currency, d.TypicalOrder = "", "", 0
+	d.RFM.Map, d.RFM.Axis = "", "" // derived: segments of their own make a map of their own
 	if err := decodeDocument(data, &d); err != nil {
 		return nil, fmt.Errorf("parsing model: %w", err)
 	}

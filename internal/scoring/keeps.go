@@ -57,9 +57,13 @@ func (m *Model) decideAt(predicted float64, tier int, s *Summary, v *figures) in
 func (m *Model) enclosable() bool {
 	for _, f := range m.measure {
 		switch f.field {
-		case fieldContribution, fieldTotal, fieldPredicted:
+		case fieldContribution, fieldTotal:
 			if f.weight < 0 {
 				return false
+			}
+		case fieldPredicted:
+			if f.weight < 0 || m.basis != basisContribution {
+				return false // told in another money than CLV6
 			}
 		}
 	}

@@ -133,11 +133,11 @@ func (m *Model) field(f field, s *Summary, v *figures) (value int64, known bool)
 	case fieldHistoric:
 		return money(v.historic), s.CACKnown
 	case fieldNPV:
-		return money(m.npv(v)), s.CACKnown
+		return money(m.npv(s, v)), s.CACKnown
 	case fieldTotal:
 		return money(v.total), s.CACKnown
 	case fieldPredicted:
-		return money(v.predicted), true
+		return money(m.told(v)), true
 	case fieldCurrent:
 		return money(v.year), true
 	}
@@ -198,6 +198,7 @@ type figures struct {
 	alive          float64 // P(alive)
 	value          float64 // expected value of a purchase day, minor units
 	purchases      float64 // expected within the horizon, undiscounted, times alive
+	discounted     float64 // expected within the horizon if alive, each discounted
 	retention      int64   // 100·P(alive), 1/10,000
 	satisfaction   int64   // 1/10,000
 	risk           float64 // complaint points
@@ -206,9 +207,16 @@ type figures struct {
 }
 
 func (m *Model) evaluate(s *Summary, v *figures) {
+	var within [maxPeriods]float64
+	m.forecast(s, v, &within)
+}
+
+// forecast is evaluate that also tells the purchase days expected, if alive, to
+// the end of each discount period.
+func (m *Model) forecast(s *Summary, v *figures, within *[maxPeriods]float64) {
 	m.record(s, v)
 	m.survive(s, v)
-	v.setPredicted(m.predict(v))
+	v.setPredicted(m.predict(v, within))
 }
 
 // record fills what needs no prediction: all but the figures of survive,
@@ -254,11 +262,10 @@ func (m *Model) survive(s *Summary, v *figures) {
 
 // predict fills the expected purchases, after survive, and returns CLV6; both
 // are 0 for a customer without an active order.
-func (m *Model) predict(v *figures) int64 {
+func (m *Model) predict(v *figures, within *[maxPeriods]float64) int64 {
 	if !v.active {
 		return 0
 	}
-	var within [maxPeriods]float64
 	n := len(m.horizon)
 	m.purchases.expected(v.x, v.age, m.horizon, within[:n])
 	var discounted, before float64
@@ -266,7 +273,7 @@ func (m *Model) predict(v *figures) int64 {
 		discounted += float64((e - before) * m.discount[i])
 		before = e
 	}
-	v.purchases = float64(before * v.alive)
+	v.purchases, v.discounted = float64(before*v.alive), discounted
 	return roundFloat(m.worth(discounted, v))
 }
 
@@ -286,7 +293,7 @@ func (m *Model) satisfy(s *Summary, v *figures) {
 	}
 	for _, r := range [2]*Response{&s.CSAT, &s.CES} { // by pointer: no copies, and on the stack
 		if r.Known && r.ScaleMax > 1 {
-			sum += clamp(100 * float64(r.Score-1) / float64(r.ScaleMax-1))
+			sum += scale(r)
 			n++
 		}
 	}
@@ -310,6 +317,9 @@ func (m *Model) satisfy(s *Summary, v *figures) {
 	}
 	v.satisfaction = roundFloat(float64(clamp(mean-v.risk) * unit))
 }
+
+// scale is an answer on a scale from 1 as 0 to 100; the scale has two steps or more.
+func scale(r *Response) float64 { return clamp(100 * float64(r.Score-1) / float64(r.ScaleMax-1)) }
 
 // clamp holds a score to 0 to 100.
 func clamp(v float64) float64 { return min(max(v, 0), 100) }
@@ -336,8 +346,9 @@ func (m *Model) knownCAC(s *Summary) int64 {
 func (m *Model) perYears(year int64) int64 { return year * m.years }
 
 // npv is clv.npv: (P0 − C0) + R·Σ (s/(1+r))ᵗ, the sum rounded half-even once.
-func (m *Model) npv(v *figures) int64 {
-	return v.first - v.cac + roundFloat(float64(float64(v.year)*m.npvFactor))
+func (m *Model) npv(s *Summary, v *figures) int64 {
+	first, year := m.flows(s, v)
+	return first - v.cac + roundFloat(float64(float64(year)*m.npvFactor))
 }
 
 // rfm is a customer's RFM: raw values, scores 1 to 5, and the weighted score.
@@ -366,7 +377,7 @@ func (m *Model) rfm(s *Summary) rfm {
 			out.m++
 		}
 	}
-	out.segment = m.segments[out.r-1][out.f-1]
+	out.segment = m.segment(out.r, out.f, out.m)
 	w := &m.rfmWeights
 	sum := int64(w[0])*int64(out.r-1) + int64(w[1])*int64(out.f-1) + int64(w[2])*int64(out.m-1)
 	out.weighted = mulDiv(sum, 100*unit, 4*int64(w[0]+w[1]+w[2]))

@@ -62,7 +62,7 @@ func random(r *rand.Rand) Summary {
 		s.CES = Response{true, 1 + r.Int32N(7), 7}
 	}
 	for range r.Int32N(4) {
-		s.Complaints = append(s.Complaints, ComplaintState{s.At - r.Int64N(400*msPerDay), uint8(1 + r.Int32N(5)), ComplaintStatus(r.Int32N(3))})
+		s.Complaints = append(s.Complaints, ComplaintState{Opened: s.At - r.Int64N(400*msPerDay), Severity: uint8(1 + r.Int32N(5)), Status: ComplaintStatus(r.Int32N(3))})
 	}
 	if coin() {
 		s.ReferralsConverted = r.Int64N(4)
@@ -92,10 +92,6 @@ func TestWorkedFigures(t *testing.T) {
 	s = Summary{Bought: true, Active: true, First: Margins{Known: 5000_00}, CAC: 3000_00, CACKnown: true, Year: Margins{Known: 2000_00}, Days: 1}
 	if got := m.Values(&s).CLV.NPV; got != 10_475_39 {
 		t.Errorf("clv.npv = %d, want 1047539", got)
-	}
-
-	if got := LossValue(3540, 1150, 0.15); math.Abs(got-5393.50) > 1e-9 {
-		t.Errorf("LossValue = %v, want 5393.50", got)
 	}
 
 	// Parts 80, 60, 90, 70 make 75.
@@ -189,7 +185,7 @@ func TestComplaintsAndCostsNeverRaise(t *testing.T) {
 		before := m.Measure(&s).Score
 		worse := map[string]func(*Summary){
 			"complaint": func(s *Summary) {
-				s.Complaints = append(slices.Clone(s.Complaints), ComplaintState{s.At, uint8(1 + r.Int32N(5)), ComplaintOpen})
+				s.Complaints = append(slices.Clone(s.Complaints), ComplaintState{Opened: s.At, Severity: uint8(1 + r.Int32N(5)), Status: ComplaintOpen})
 			},
 			"service":      func(s *Summary) { s.ServiceCost += r.Int64N(5000) },
 			"selling":      func(s *Summary) { s.SellingCost += r.Int64N(5000) },
@@ -264,23 +260,6 @@ func TestRFMScores(t *testing.T) {
 	}
 }
 
-func TestSegmentMap(t *testing.T) {
-	// Rows R 5 down to 1, columns F 1 to 5.
-	want := [5][5]string{
-		{"new", "potential_loyalist", "potential_loyalist", "champions", "champions"},
-		{"promising", "potential_loyalist", "potential_loyalist", "loyal", "loyal"},
-		{"about_to_sleep", "about_to_sleep", "need_attention", "loyal", "loyal"},
-		{"hibernating", "hibernating", "at_risk", "at_risk", "cant_lose"},
-		{"hibernating", "hibernating", "at_risk", "at_risk", "cant_lose"},
-	}
-	m := Default()
-	for r := range 5 {
-		if m.segments[r] != want[4-r] {
-			t.Errorf("R %d: segments %v, want %v", r+1, m.segments[r], want[4-r])
-		}
-	}
-}
-
 func TestValueClassIsTotal(t *testing.T) {
 	m := Default() // V* is 6000
 	for _, c := range []struct {
@@ -309,12 +288,12 @@ func TestSatisfaction(t *testing.T) {
 		"nps 9":               {Summary{NPS: Response{true, 9, 10}}, 90},
 		"csat 1 of 5":         {Summary{CSAT: Response{true, 1, 5}}, 0},
 		"csat 5, ces 4":       {Summary{CSAT: Response{true, 5, 5}, CES: Response{true, 4, 7}}, 75},
-		"open, severity 5":    {Summary{At: at, Complaints: []ComplaintState{{at, 5, ComplaintOpen}}}, 40},
-		"half faded":          {Summary{At: at, Complaints: []ComplaintState{{at - half, 5, ComplaintOpen}}}, 60},
-		"resolved":            {Summary{At: at, Complaints: []ComplaintState{{at, 5, ComplaintResolved}}}, 64},
-		"rejected":            {Summary{At: at, Complaints: []ComplaintState{{at, 5, ComplaintRejected}}}, 80},
-		"opened in future":    {Summary{At: at, Complaints: []ComplaintState{{at + half, 1, ComplaintOpen}}}, 78},
-		"never below nothing": {Summary{At: at, Complaints: []ComplaintState{{at, 5, ComplaintOpen}, {at, 5, ComplaintOpen}, {at, 5, ComplaintOpen}}}, 0},
+		"open, severity 5":    {Summary{At: at, Complaints: []ComplaintState{{Opened: at, Severity: 5, Status: ComplaintOpen}}}, 40},
+		"half faded":          {Summary{At: at, Complaints: []ComplaintState{{Opened: at - half, Severity: 5, Status: ComplaintOpen}}}, 60},
+		"resolved":            {Summary{At: at, Complaints: []ComplaintState{{Opened: at, Severity: 5, Status: ComplaintResolved}}}, 64},
+		"rejected":            {Summary{At: at, Complaints: []ComplaintState{{Opened: at, Severity: 5, Status: ComplaintRejected}}}, 80},
+		"opened in future":    {Summary{At: at, Complaints: []ComplaintState{{Opened: at + half, Severity: 1, Status: ComplaintOpen}}}, 78},
+		"never below nothing": {Summary{At: at, Complaints: []ComplaintState{{Opened: at, Severity: 5, Status: ComplaintOpen}, {Opened: at, Severity: 5, Status: ComplaintOpen}, {Opened: at, Severity: 5, Status: ComplaintOpen}}}, 0},
 	} {
 		var v figures
 		m.satisfy(&c.s, &v)

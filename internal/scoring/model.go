@@ -33,12 +33,15 @@ type Model struct {
 	standardService int64 // minor units per order
 	defaultCAC      int64
 	npvFactor       float64 // Σ_{t=1..years} (retention/(1+discount))ᵗ
+	basis           basis
+	goodwill        float64 // mark-up on a lost customer's value
 
 	recency    [4]int32 // days
 	frequency  [4]int64 // orders
 	monetary   [4]int64 // minor units; reached, not exceeded
 	rfmWeights [3]decimal
-	segments   [5][5]string // by R score − 1, F score − 1
+	segments   [5][5]string // by R score − 1, second score − 1
+	meanOfFM   bool         // the second score is the mean of F and M; false: F
 
 	fitted       bool
 	predictor    string
@@ -49,12 +52,17 @@ type Model struct {
 	meanDiscount float64   // mean of discount
 	marginOf1    float64   // margin rate as float64
 
+	markov    markovModel
+	lifecycle lifecycleDocument
+
 	neutral   float64
 	points    [5]float64 // of an open complaint by severity − 1
 	kept      float64
 	decay     float64 // ln 2 per half-life, per millisecond
 	fullCLV   int64   // minor units
+	halfLife  float64 // days; what decay is made of
 	highValue int64   // V*, minor units
+	aliveFrom float64 // P(alive)
 
 	contribution [4]int64 // weights of clv, cac, satisfaction, retention, 1/10,000
 	measure      []measured
@@ -117,6 +125,9 @@ func build(d document) (*Model, error) {
 	between(c, "window_days", d.WindowDays, 1, 365)
 	between(c, "expected_years", d.ExpectedYears, 1, 50)
 	between(c, "standard_service_cost_minor", d.StandardServiceCost, 0, maxMoney)
+	told := slices.Index(basisNames[:], d.Basis)
+	c.that(told >= 0, "clv_basis is %q: want %s", d.Basis, strings.Join(basisNames[:], ", "))
+	between(c, "goodwill", d.Goodwill, 0, 100*million)
 	between(c, "npv.yearly_retention", d.NPV.Retention, 0, million)
 	between(c, "npv.yearly_discount", d.NPV.Discount, 0, 10*million)
 
@@ -150,6 +161,11 @@ func build(d document) (*Model, error) {
 		between(c, "prediction.spend.v_minor", *p.Spend.V, 0.001, 1e15)
 	}
 
+	d.Markov.validate(c)
+	between(c, "lifecycle.new_days", int64(d.Lifecycle.New), 1, 36_500)
+	between(c, "lifecycle.lapsing_days", int64(d.Lifecycle.Lapsing), 1, 36_500)
+	between(c, "lifecycle.lapsed_days", int64(d.Lifecycle.Lapsed), int64(d.Lifecycle.Lapsing)+1, 36_501)
+
 	between(c, "satisfaction.neutral", d.Satisfaction.Neutral, 0, 100*million)
 	c.that(len(d.Satisfaction.Points) == 5, "satisfaction.complaint_points has %d values: want 5, for severity 1 to 5", len(d.Satisfaction.Points))
 	for i, v := range d.Satisfaction.Points {
@@ -169,6 +185,8 @@ func build(d document) (*Model, error) {
 	c.that(sum == million, "contribution.weights sum to %v: want 1", sum)
 	between(c, "contribution.clv_full_margins", d.Contribution.FullMargins, million/1000, 1_000_000*million)
 	between(c, "value_class.high_from_margins", d.ValueClass.HighFromMargins, 0, 1_000_000*million)
+	between(c, "value_class.alive_from", d.ValueClass.AliveFrom, 0, million)
+	d.RFM.setMap(c)
 	if c.err != nil {
 		return nil, c.err
 	}
@@ -178,12 +196,14 @@ func build(d document) (*Model, error) {
 		windowDays: d.WindowDays, years: int64(d.ExpectedYears),
 		typicalOrder: d.TypicalOrder, marginRate: d.MarginRate, standardService: d.StandardServiceCost,
 		recency: [4]int32(d.RFM.RecencyDays), frequency: [4]int64(d.RFM.FrequencyOrders),
-		rfmWeights: [3]decimal{w.Recency, w.Frequency, w.Monetary},
-		fitted:     p.Fitted, predictor: p.Predictor, marginOf1: d.MarginRate.float(),
+		rfmWeights: [3]decimal{w.Recency, w.Frequency, w.Monetary}, meanOfFM: d.RFM.Axis == axisMean,
+		basis: basis(told), goodwill: d.Goodwill.float(), lifecycle: d.Lifecycle, aliveFrom: d.ValueClass.AliveFrom.float(),
+		fitted: p.Fitted, predictor: p.Predictor, marginOf1: d.MarginRate.float(),
 		purchases: purchaseModel{r: p.R, alpha: p.Alpha, a: p.A, b: p.B, afterFirst: p.Predictor == "mbg_nbd"},
 		neutral:   d.Satisfaction.Neutral.float(), kept: d.Satisfaction.Kept.float(),
-		decay: math.Ln2 / float64(d.Satisfaction.HalfLife.float()*msPerDay),
+		decay: math.Ln2 / float64(d.Satisfaction.HalfLife.float()*msPerDay), halfLife: d.Satisfaction.HalfLife.float(),
 	}
+	m.markov = d.Markov.model(p.Discount.float())
 	m.purchases.tabulate()
 	var err error
 	if m.calendar, err = NewCalendar(d.Zone); err != nil {
@@ -250,32 +270,6 @@ func build(d document) (*Model, error) {
 // and the horizon is hundreds of purchases long. Times are days.
 func computable(a, alpha, horizon float64) bool {
 	return float64((a-1)*dmath.Log1p(horizon/alpha)) <= 30
-}
-
-func (m *Model) setSegments(c *check, segments []segmentDocument) {
-	seen := map[string]bool{}
-	for _, s := range segments {
-		c.that(idForm.MatchString(s.ID) && !seen[s.ID], "rfm.segments: id %q: want a new one of a-z, 0-9, _ and -", s.ID)
-		seen[s.ID] = true
-		for _, r := range [][]int{s.Recency, s.Frequency} {
-			c.that(len(r) == 2 && r[0] >= 1 && r[0] <= r[1] && r[1] <= 5, "rfm.segments: %s has range %v: want two scores of 1 to 5 in ascending order", s.ID, r)
-		}
-		if c.err != nil {
-			return
-		}
-		for r := s.Recency[0]; r <= s.Recency[1]; r++ {
-			for f := s.Frequency[0]; f <= s.Frequency[1]; f++ {
-				cell := &m.segments[r-1][f-1]
-				c.that(*cell == "", "rfm.segments: R %d F %d belongs to %s and %s: want one", r, f, *cell, s.ID)
-				*cell = s.ID
-			}
-		}
-	}
-	for r, row := range m.segments {
-		for f, id := range row {
-			c.that(id != "", "rfm.segments: R %d F %d belongs to no segment", r+1, f+1)
-		}
-	}
 }
 
 func (m *Model) setMeasure(c *check, d measureDocument) {

@@ -32,6 +32,8 @@ func TestCanonicalGivesTheSameModel(t *testing.T) {
 	for _, m := range []*Model{
 		Default(),
 		edit(t, "measure: contribution", "measure: {rfm.weighted: 0.3, contribution: 0.7}", "EUR", "JPY", "zone: UTC", "zone: Asia/Tokyo"),
+		edit(t, "map: ten_segments", "map: eleven_groups", "clv_basis: contribution", "clv_basis: revenue"),
+		edit(t, "map: ten_segments", "segments: [{id: here, recency: [3, 5], frequency: [1, 5]}, {id: gone, recency: [1, 2], frequency: [1, 5]}]"),
 		edit(t, "# default_cac_minor: 1500", "default_cac_minor: 0", "# v_minor: 2192", "v_minor: 1e3", "fitted: false", "fitted: true"),
 	} {
 		again, err := Parse(m.Canonical())
@@ -51,11 +53,12 @@ func TestCanonicalGivesTheSameModel(t *testing.T) {
 func TestHashIsOfValuesOnly(t *testing.T) {
 	base := Default().Hash()
 	for name, data := range map[string][]byte{
-		"comments":      append([]byte("# a word\n"), defaultYAML...),
-		"other digits":  replaced(t, "margin_rate: 0.30", "margin_rate: 0.3000", "r: 0.525", "r: 5.25e-1"),
-		"derived, said": replaced(t, "# default_cac_minor: 1500", "default_cac_minor: 1500"),
-		"short":         []byte("typical_order_minor: 5000\ncurrency: EUR\nname: demo-1\n"),
-		"measure":       replaced(t, "measure: contribution", "measure: {contribution: 1}"),
+		"comments":       append([]byte("# a word\n"), defaultYAML...),
+		"other digits":   replaced(t, "margin_rate: 0.30", "margin_rate: 0.3000", "r: 0.525", "r: 5.25e-1"),
+		"derived, said":  replaced(t, "# default_cac_minor: 1500", "default_cac_minor: 1500"),
+		"short":          []byte("typical_order_minor: 5000\ncurrency: EUR\nname: demo-1\n"),
+		"map by default": replaced(t, "  map: ten_segments\n", ""),
+		"measure":        replaced(t, "measure: contribution", "measure: {contribution: 1}"),
 	} {
 		m, err := Parse(data)
 		if err != nil {
@@ -68,6 +71,7 @@ func TestHashIsOfValuesOnly(t *testing.T) {
 	for _, pair := range [][2]string{
 		{"demo-1", "demo-2"}, {"margin_rate: 0.30", "margin_rate: 0.300001"}, {"zone: UTC", "zone: Etc/UTC"}, {"r: 0.525", "r: 0.5250000001"}, {"fitted: false", "fitted: true"},
 		{"enter: 40", "enter: 40.0001"}, {"name: Gold", "name: Or"}, {"horizon_days: 365", "horizon_days: 364"}, {"half_life_days: 90", "half_life_days: 91"},
+		{"map: ten_segments", "map: eleven_groups"}, {"goodwill: 0.15", "goodwill: 0.2"}, {"buys: 466", "buys: 467"}, {"new_days: 90", "new_days: 91"},
 	} {
 		if edit(t, pair[0], pair[1]).Hash() == base {
 			t.Errorf("%s instead of %s leaves the hash", pair[1], pair[0])
@@ -88,8 +92,22 @@ func TestParseRefuses(t *testing.T) {
 		{"window_days: 365", "window_days: 366", "window_days is 366: want 1 to 365"},
 		{"recency_days: [30, 60, 90, 180]", "recency_days: [30, 60, 90]", "want 4"},
 		{"frequency_orders: [1, 2, 4, 8]", "frequency_orders: [1, 2, 2, 8]", "ascending"},
-		{"{id: new, recency: [5, 5]", "{id: new, recency: [4, 5]", "belongs to"},
-		{"- {id: new, recency: [5, 5], frequency: [1, 1]}", "", "R 5 F 1 belongs to no segment"},
+		{"map: ten_segments", "segments: [{id: all, recency: [1, 5], frequency: [1, 5]}, {id: new, recency: [4, 5], frequency: [1, 1]}]", "R 4 F 1 belongs to all and new"},
+		{"map: ten_segments", "segments: [{id: all, recency: [1, 5], frequency: [2, 5]}]", "R 1 F 1 belongs to no segment"},
+		{"map: ten_segments", "map: ten_segments\n  segments: [{id: all, recency: [1, 5], frequency: [1, 5]}]", "not those of map ten_segments: want map custom"},
+		{"map: ten_segments", "map: custom", "rfm.segments are missing"},
+		{"map: ten_segments", "map: eleven", "want ten_segments, eleven_groups or custom"},
+		{"map: ten_segments", "map: eleven_groups\n  axis: frequency", "map eleven_groups has frequency_monetary"},
+		{"map: ten_segments", "axis: money\n  segments: [{id: all, recency: [1, 5], frequency: [1, 5]}]", "rfm.axis is"},
+		{"clv_basis: contribution", "clv_basis: sales", "want contribution, profit, revenue"},
+		{"goodwill: 0.15", "goodwill: -1", "goodwill is -1: want 0 to 100"},
+		{"period_days: 91", "period_days: 0", "markov.period_days is 0"},
+		{"periods: 4\n  # By", "periods: -1\n  # By", "markov.periods is -1"},
+		{"{buys: 13393, exposures: 41191}", "{buys: 13393, exposures: 13392}", "state 1 has 13393 buys of 13392 exposures"},
+		{"{buys: 466, exposures: 14074}", "{buys: 0, exposures: 0}", "state 5 has 0 exposures"},
+		{"purchase_days_per_buy: 1.734", "purchase_days_per_buy: 0.9", "want 1 to 1000"},
+		{"lapsed_days: 365\n", "lapsed_days: 180\n", "lifecycle.lapsed_days is 180: want 181"},
+		{"alive_from: 0.5", "alive_from: 1.1", "value_class.alive_from"},
 		{"predictor: mbg_nbd", "predictor: pareto_nbd", "want mbg_nbd or bg_nbd"},
 		{"  r: 0.525", "  r: .nan", "prediction.r"},
 		{"  b: 1.614", "  b: 1000", "never leave"},

@@ -16,9 +16,13 @@ type Summary struct {
 
 	FirstDay, LastDay int32 // first and last purchase day not fully returned; valid if Active
 	Days              int64 // distinct purchase days not fully returned
+	// PreviousDay is the purchase day before LastDay. It is LastDay itself where
+	// there is none, or where compaction left no trace of it.
+	PreviousDay int32
 
 	Orders      int64 // orders not fully returned, lifetime
 	Net         int64 // net money, lifetime
+	Largest     int64 // net money of the largest order
 	LastOrderAt int64 // time of the latest order not fully returned, Unix ms
 
 	WindowOrders int64 // orders in the model's window, less fully returned ones
@@ -48,6 +52,7 @@ type Summary struct {
 	ReferralsConverted int64
 
 	Complaints           []ComplaintState // in no particular meaning of order, but a fixed one
+	ComplaintsCompacted  int64            // further ones, too old for their state to be kept
 	NPS, CSAT, CES       Response
 	Praises, Suggestions int64
 
@@ -64,6 +69,7 @@ type Margins struct {
 // ComplaintState is one complaint as of its latest status.
 type ComplaintState struct {
 	Opened   int64 // earliest event time of the complaint, Unix ms
+	Changed  int64 // event time of its latest status, Unix ms
 	Severity uint8 // 1 to 5, worst is 5
 	Status   ComplaintStatus
 }

@@ -2,16 +2,17 @@ package scoring
 
 import (
 	"math"
+	"time"
 
 	"github.com/tierstream/tierstream/internal/scoring/dmath"
 )
 
-// Value classes: high or low current value by likely or unlikely to be alive.
-// Tiers may not be called like them.
+// Value classes: high or low current value v by likely or unlikely to be alive,
+// p. V* and p* (½) are the model's. Tiers may not be called like them.
 const (
-	ClassGolden = "golden" // v ≥ V*, p ≥ ½
-	ClassMeteor = "meteor" // v ≥ V*, p < ½
-	ClassBrook  = "brook"  // 0 ≤ v < V*, p ≥ ½
+	ClassGolden = "golden" // v ≥ V*, p ≥ p*
+	ClassMeteor = "meteor" // v ≥ V*, p < p*
+	ClassBrook  = "brook"  // 0 ≤ v < V*, p ≥ p*
 	ClassBurden = "burden" // the rest; v < 0 always
 )
 
@@ -53,42 +54,57 @@ type RFMValues struct {
 }
 
 // CLVValues are the lifetime values, minor units.
-// Total = First + Repeat + CrossSell + ServiceSaving + Referrals + Predicted −
-// StandardService − Selling − CAC, exactly, and = Historic + Referrals + Predicted.
+// Total = First + Repeat + CrossSell + ServiceSaving + Referrals + Residual −
+// StandardService − Selling − CAC, exactly, and = Historic + Referrals + Residual.
 type CLVValues struct {
 	Simple    int64 `json:"simple_minor"`
 	Margin    int64 `json:"margin_minor"`
 	Historic  int64 `json:"historic_minor"`
 	NPV       int64 `json:"npv_minor"`
-	Predicted int64 `json:"predicted_minor"` // CLV6
+	Predicted int64 `json:"predicted_minor"`
 	Total     int64 `json:"total_minor"`
+
+	// Basis is what NPV, Predicted and Markov are told in: contribution, profit
+	// or revenue. All else is contribution, or what its name says.
+	Basis      string  `json:"basis"`
+	Markov     int64   `json:"markov_minor"`
+	MarkovLow  int64   `json:"markov_low_minor"`  // every chance to buy one standard error lower
+	MarkovHigh int64   `json:"markov_high_minor"` // and higher
+	Recency    int     `json:"recency_state"`     // of the Markov model, from 1; 0 is lost, or no order
+	ToCAC      float64 `json:"ltv_to_cac"`        // (Total + CAC) : CAC; 0 without a recorded CAC
 
 	First           int64 `json:"first_order_minor"`    // CLV1
 	Repeat          int64 `json:"repeat_orders_minor"`  // CLV2
 	CrossSell       int64 `json:"cross_sell_minor"`     // CLV3
 	ServiceSaving   int64 `json:"service_saving_minor"` // CLV4
 	Referrals       int64 `json:"referrals_minor"`      // CLV5
+	Residual        int64 `json:"loyalty_minor"`        // CLV6: the predicted contribution
 	StandardService int64 `json:"standard_service_minor"`
 	Selling         int64 `json:"selling_minor"`
 	CAC             int64 `json:"cac_minor"` // 0 when not known
 	CACKnown        bool  `json:"cac_known"`
 
-	// clv.parts: basic + added − cost.
-	Basic int64 `json:"basic_minor"` // average order × orders of the last 365 days × expected years
-	Added int64 `json:"added_minor"` // referrals + service saving (service and compensation are in it)
-	Cost  int64 `json:"cost_minor"`  // acquisition, marketing and sales
+	// clv.parts: Parts = Basic + Added − Cost, Cost = Direct + Indirect.
+	Parts    int64 `json:"parts_minor"`
+	Basic    int64 `json:"basic_minor"` // average order × orders of the last 365 days × expected years
+	Added    int64 `json:"added_minor"` // referrals + service saving (actual service and compensation are in it)
+	Cost     int64 `json:"cost_minor"`
+	Direct   int64 `json:"direct_cost_minor"`   // acquisition
+	Indirect int64 `json:"indirect_cost_minor"` // marketing and sales
 }
 
 // ValueValues are past, present and future worth, minor units, and the class.
 type ValueValues struct {
 	Historical        int64  `json:"historical_minor"` // margin so far
 	Current           int64  `json:"current_minor"`    // margin of the last 365 days
-	Potential         int64  `json:"potential_minor"`  // predicted − current; may be negative
+	Potential         int64  `json:"potential_minor"`  // CLV6 − current; may be negative
 	Continuing        int64  `json:"continuing_minor"` // margin of orders after the first
 	ContinuingPerBuy  int64  `json:"continuing_per_order_minor"`
 	ContinuingExpects int64  `json:"continuing_expected_minor"` // expected purchases × expected value
-	AtRisk            int64  `json:"at_risk_minor"`             // predicted × 1.15
+	AtRisk            int64  `json:"at_risk_minor"`             // CLV6 × (1 + goodwill)
 	Class             string `json:"class,omitempty"`           // empty before the first purchase
+	Lifecycle         string `json:"lifecycle"`
+	Health            string `json:"health"`
 }
 
 // ForecastValues come from the purchase and spend models. Times are days.
@@ -105,6 +121,12 @@ type ForecastValues struct {
 	Sales90      int64   `json:"expected_sales_90d_minor"`   // purchases of 90 days × value
 	Order30      float64 `json:"p_order_30d"`                // P(at least one purchase in 30 days)
 	NewCustomers float64 `json:"new_customer_purchases_365"` // E[X(365 days)] of a customer about to start, for comparison
+
+	// The next order is as likely to come before as after this, if they are still
+	// a customer: days from now, and that local date. 0 and empty without an
+	// active order, or if it is more than ten years away.
+	NextOrderDays float64 `json:"next_order_days"`
+	NextOrderOn   string  `json:"next_order_on,omitempty"`
 }
 
 // ExperienceValues are satisfaction and what makes it.
@@ -118,6 +140,16 @@ type ExperienceValues struct {
 	Praises         int64   `json:"praises"`
 	Suggestions     int64   `json:"suggestions"`
 	Referrals       int64   `json:"referrals_converted"`
+
+	NPS   *int32   `json:"nps"`   // the last answer, 0 to 10; null: never asked
+	CSAT  *float64 `json:"csat"`  // the last answer, scaled to 0 to 100
+	CES   *float64 `json:"ces"`   // the same; high is easy
+	Loyal *bool    `json:"loyal"` // would recommend: NPS of 9 or 10; null: never asked
+
+	OldestOpen       float64 `json:"oldest_open_complaint_days"`
+	Resolution       float64 `json:"mean_resolution_days"` // from opening to resolving, of resolved ones; 0 without any
+	RepeatComplaints int     `json:"repeat_complaints"`    // beyond the first
+	PerComplaint     int64   `json:"cost_per_complaint_minor"`
 }
 
 // OrderValues describe the orders. Ratios are 0 where their denominator is.
@@ -125,6 +157,8 @@ type OrderValues struct {
 	Orders        int64   `json:"orders"`
 	Net           int64   `json:"net_minor"`
 	Average       int64   `json:"average_minor"`
+	Largest       int64   `json:"largest_minor"`
+	CustomerDays  int32   `json:"customer_days"` // since the first order; 0 without one
 	PurchaseDays  int64   `json:"purchase_days"`
 	PurchaseCycle float64 `json:"purchase_cycle_days"` // mean days between purchase days
 	MarginRate    float64 `json:"gross_margin_rate"`
@@ -133,34 +167,70 @@ type OrderValues struct {
 	ReturnRatio   float64 `json:"return_ratio"` // money returned / money bought
 }
 
-// goodwill is the mark-up on a lost customer's value.
-const goodwill = 0.15
+// reading is what Values shows and Explain explains: the same figures, computed
+// once.
+type reading struct {
+	figures
+	s       *Summary
+	measure Measure
+	rfm     rfm
+	within  [maxPeriods]float64 // purchase days expected to the end of each discount period, if alive
+	soon    [2]float64          // and within 30 and 90 days
+	firstly int64               // P0 of clv.npv
+	yearly  int64               // R of clv.npv
+	nc      float64             // what a period with a purchase brings in the Markov model, minor units
+}
+
+func (m *Model) read(s *Summary) *reading {
+	r := &reading{s: s, rfm: m.rfm(s)}
+	m.forecast(s, &r.figures, &r.within)
+	m.compose(s, &r.figures, &r.measure)
+	r.firstly, r.yearly = m.flows(s, &r.figures)
+	if s.Active {
+		r.nc = float64(m.perDay(&r.figures) * m.markov.perBuy)
+		m.purchases.expected(r.x, r.age, []float64{30, 90}, r.soon[:])
+	}
+	return r
+}
 
 // Values computes everything for reading. Its score and parts are Measure's.
-func (m *Model) Values(s *Summary) Values {
-	var v figures
-	m.evaluate(s, &v)
-	measure, r := m.Measure(s), m.rfm(s)
-	out := Values{Score: float64(measure.Score) / unit}
-	for _, p := range measure.Parts[:measure.N] {
+func (m *Model) Values(s *Summary) Values { return m.values(m.read(s)) }
+
+func (m *Model) values(v *reading) Values {
+	s, r := v.s, &v.rfm
+	out := Values{Score: float64(v.measure.Score) / unit}
+	for _, p := range v.measure.Parts[:v.measure.N] {
 		out.Parts = append(out.Parts, ValuesPart{p.Name, float64(p.Value) / unit, float64(p.Weight) / unit, p.Known})
 	}
 	out.RFM = RFMValues{r.days, s.WindowOrders, s.WindowNet, r.r, r.f, r.m, float64(r.weighted) / unit, r.segment}
 
 	margins := v.first + v.cross + v.repeat
 	out.CLV = CLVValues{
-		Simple: m.simple(s), Margin: m.perYears(v.year), Historic: v.historic, NPV: m.npv(&v),
-		Predicted: v.predicted, Total: v.total,
-		First: v.first, Repeat: v.repeat, CrossSell: v.cross, ServiceSaving: v.saving, Referrals: v.referrals,
+		Simple: m.simple(s), Margin: m.perYears(v.year), Historic: v.historic, NPV: m.npv(s, &v.figures),
+		Predicted: m.told(&v.figures), Total: v.total, Basis: basisNames[m.basis],
+		First: v.first, Repeat: v.repeat, CrossSell: v.cross, ServiceSaving: v.saving, Referrals: v.referrals, Residual: v.predicted,
 		StandardService: m.standardService * s.Orders, Selling: s.SellingCost, CAC: v.cac, CACKnown: v.cacKnown,
-		Basic: m.basic(s), Added: v.referrals + v.saving, Cost: v.cac + s.SellingCost,
+		Basic: m.basic(s), Added: v.referrals + v.saving, Cost: v.cac + s.SellingCost, Direct: v.cac, Indirect: s.SellingCost,
 	}
+	c := &out.CLV
+	c.Parts = c.Basic + c.Added - c.Cost
+	if v.cac > 0 {
+		c.ToCAC = LTVToCAC(float64(v.total+v.cac), float64(v.cac))
+	}
+	if s.Active {
+		k := &m.markov
+		c.Recency = k.state(v.age - v.tx)
+		c.Markov, c.MarkovLow, c.MarkovHigh = k.worth(k.at, c.Recency, v.nc), k.worth(k.low, c.Recency, v.nc), k.worth(k.high, c.Recency, v.nc)
+	}
+
 	out.Value = ValueValues{
 		Historical: margins, Current: v.year, Potential: v.predicted - v.year,
 		Continuing:        v.cross + v.repeat,
 		ContinuingExpects: roundFloat(float64(v.purchases * v.value)),
-		AtRisk:            roundFloat(LossValue(float64(v.predicted), 0, goodwill)),
+		AtRisk:            roundFloat(LossValue(float64(v.predicted), 0, m.goodwill)),
+		Lifecycle:         m.stage(s),
 	}
+	out.Value.Health = m.health(out.Value.Lifecycle, v.alive)
 	if s.Orders > 1 {
 		out.Value.ContinuingPerBuy = mulDiv(out.Value.Continuing, 1, s.Orders-1)
 	}
@@ -168,27 +238,28 @@ func (m *Model) Values(s *Summary) Values {
 		out.Value.Class = m.class(v.year, v.alive)
 	}
 
-	horizon := [2]float64{30, 90}
-	var within [2]float64
 	out.Forecast = ForecastValues{
 		Predictor: m.predictor, Fitted: m.fitted, AgeAtLast: v.tx, Age: v.age, Frequency: int64(v.x),
 		Alive: v.alive, ChurnRisk: 1 - v.alive, Purchases: v.purchases, MeanValue: roundFloat(v.value),
 		NewCustomers: m.NewCustomerPurchases(365),
 	}
 	if s.Active {
-		m.purchases.expected(v.x, v.age, horizon[:], within[:])
-		out.Forecast.Sales90 = roundFloat(float64(float64(within[1]*v.alive) * v.value))
-		out.Forecast.Order30 = 1 - m.purchases.rest(v.x, v.age, 30, v.alive)
+		f := &out.Forecast
+		f.Sales90 = roundFloat(float64(float64(v.soon[1]*v.alive) * v.value))
+		f.Order30 = 1 - m.purchases.rest(v.x, v.age, 30, v.alive)
+		if days := m.purchases.median(v.x, v.age); days <= longest {
+			f.NextOrderDays = days
+			f.NextOrderOn = date(s.Today + int32(s.DayPart+days))
+		}
 	}
 
-	out.Experience = ExperienceValues{
-		Satisfaction: float64(v.satisfaction) / unit, Surveyed: v.surveyed, ComplaintPoints: v.risk,
-		OpenComplaints: v.openComplaints, Complaints: len(s.Complaints), ComplaintRatio: ratio(int64(len(s.Complaints)), s.Orders),
-		Praises: s.Praises, Suggestions: s.Suggestions, Referrals: s.ReferralsConverted,
-	}
+	m.experience(v, &out.Experience)
 	out.Orders = OrderValues{
-		Orders: s.Orders, Net: s.Net, PurchaseDays: s.Days, MarginRate: ratio(margins, s.Net),
+		Orders: s.Orders, Net: s.Net, Largest: s.Largest, PurchaseDays: s.Days, MarginRate: ratio(margins, s.Net),
 		Returns: s.Returns, Returned: s.ReturnedNet, ReturnRatio: ratio(s.ReturnedNet, s.Net+s.ReturnedNet),
+	}
+	if s.Active {
+		out.Orders.CustomerDays = s.Today - s.FirstDay
 	}
 	if s.Orders > 0 {
 		out.Orders.Average = mulDiv(s.Net, 1, s.Orders)
@@ -199,6 +270,53 @@ func (m *Model) Values(s *Summary) Values {
 	return out
 }
 
+func (m *Model) experience(v *reading, out *ExperienceValues) {
+	s := v.s
+	all := int64(len(s.Complaints)) + s.ComplaintsCompacted
+	*out = ExperienceValues{
+		Satisfaction: float64(v.satisfaction) / unit, Surveyed: v.surveyed, ComplaintPoints: v.risk,
+		OpenComplaints: v.openComplaints, Complaints: int(all), ComplaintRatio: ratio(all, s.Orders),
+		Praises: s.Praises, Suggestions: s.Suggestions, Referrals: s.ReferralsConverted,
+		CSAT: s.CSAT.scaled(), CES: s.CES.scaled(), RepeatComplaints: int(max(0, all-1)),
+	}
+	if s.NPS.Known {
+		score, loyal := s.NPS.Score, s.NPS.Score >= 9
+		out.NPS, out.Loyal = &score, &loyal
+	}
+	if all > 0 {
+		out.PerComplaint = mulDiv(s.ServiceCost+s.Compensation, 1, all)
+	}
+	var took float64
+	resolved := 0
+	for i := range s.Complaints {
+		switch c := &s.Complaints[i]; c.Status {
+		case ComplaintOpen:
+			out.OldestOpen = max(out.OldestOpen, float64(s.At-c.Opened)/msPerDay)
+		case ComplaintResolved:
+			took += float64(c.Changed-c.Opened) / msPerDay
+			resolved++
+		}
+	}
+	if resolved > 0 {
+		out.Resolution = took / float64(resolved)
+	}
+}
+
+// scaled is an answer on a scale from 1, as 0 to 100; nil when there is none.
+func (r *Response) scaled() *float64 {
+	if !r.Known || r.ScaleMax <= 1 {
+		return nil
+	}
+	v := scale(r)
+	return &v
+}
+
+// longest is how far ahead a date is told, days.
+const longest = 3650
+
+// date is a day number as a date: 2026-01-31.
+func date(day int32) string { return time.Unix(int64(day)*86_400, 0).UTC().Format(time.DateOnly) }
+
 func ratio(a, b int64) float64 {
 	if b == 0 {
 		return 0
@@ -208,7 +326,7 @@ func ratio(a, b int64) float64 {
 
 // class is the value class: every (current value, P(alive)) has exactly one.
 func (m *Model) class(value int64, alive float64) string {
-	switch high, likely := value >= m.highValue && value >= 0, alive >= 0.5; {
+	switch high, likely := value >= m.highValue && value >= 0, alive >= m.aliveFrom; {
 	case high && likely:
 		return ClassGolden
 	case high:
@@ -243,7 +361,3 @@ func (m *Model) AliveUntil(x, tx, p float64) float64 {
 	odds := float64((1-p)/p) * bx / k.a
 	return max(tx, float64((k.alpha+tx)*dmath.Pow(odds, 1/(k.r+x)))-k.alpha)
 }
-
-// LossValue is what a lost customer costs: (a + b)(1 + x) for values a and b
-// and the goodwill mark-up x. Minor units, not rounded.
-func LossValue(a, b, x float64) float64 { return float64((a + b) * (1 + x)) }

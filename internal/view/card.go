@@ -37,7 +37,8 @@ func (v *View) Card(w io.Writer) error {
 	}
 	x := &v.Values
 	if x.RFM.Segment != "" {
-		row("Segment", "%s (R %d, F %d, M %d); value class %s", strings.ReplaceAll(x.RFM.Segment, "_", " "), x.RFM.R, x.RFM.F, x.RFM.M, x.Value.Class)
+		row("Segment", "%s (R %d, F %d, M %d); value class %s; %s, %s", strings.ReplaceAll(x.RFM.Segment, "_", " "), x.RFM.R, x.RFM.F, x.RFM.M, x.Value.Class,
+			x.Value.Lifecycle, strings.ReplaceAll(x.Value.Health, "_", " "))
 	}
 	_ = t.Flush() // into a buffer
 
@@ -87,13 +88,13 @@ func (v *View) Card(w io.Writer) error {
 	fmt.Fprintf(&b, "\nLifetime value %s\n", v.Money(c.Total))
 	for _, l := range []struct{ label, amount string }{
 		{"first order", v.Money(c.First)}, {"later orders", v.Money(c.Repeat)}, {"new categories", v.Money(c.CrossSell)},
-		{"service saved", v.Money(c.ServiceSaving)}, {"referrals", v.Money(c.Referrals)}, {"predicted", v.Money(c.Predicted)},
+		{"service saved", v.Money(c.ServiceSaving)}, {"referrals", v.Money(c.Referrals)}, {"predicted", v.Money(c.Residual)},
 		{"standard service", v.Money(-c.StandardService)}, {"marketing and sales", v.Money(-c.Selling)}, {"acquisition", cac},
 	} {
 		fmt.Fprintf(&b, "  %-20s %16s\n", l.label, l.amount)
 	}
-	fmt.Fprintf(&b, "  so far %s; simple %s; margin %s; npv %s; at risk %s\n",
-		v.Money(c.Historic), v.Money(c.Simple), v.Money(c.Margin), v.Money(c.NPV), v.Money(x.Value.AtRisk))
+	fmt.Fprintf(&b, "  so far %s; simple %s; margin %s; npv %s; markov %s; at risk %s\n",
+		v.Money(c.Historic), v.Money(c.Simple), v.Money(c.Margin), v.Money(c.NPV), v.Money(c.Markov), v.Money(x.Value.AtRisk))
 
 	fmt.Fprintf(&b, "\nEvaluated at %s by model %s (%s); partition %d, batch %d, newest event of the partition %s\n",
 		moment(v.Now.At), v.Model.Name, v.Model.Hash, v.AsOf.Partition, v.AsOf.Seq, moment(v.AsOf.Watermark))
