@@ -238,6 +238,7 @@ func (h *plain) summarize(at int64, m *scoring.Model, s *scoring.Summary) {
 			continue
 		}
 		left := o.paid - o.returned
+		s.Largest = max(s.Largest, left)
 		net[o.day] += left
 		s.Orders++
 		s.Net += left
@@ -265,6 +266,12 @@ func (h *plain) summarize(at int64, m *scoring.Model, s *scoring.Summary) {
 	s.FirstDay, s.LastDay = s.Today, first.day
 	for day := range net {
 		s.FirstDay, s.LastDay = min(s.FirstDay, day), max(s.LastDay, day)
+	}
+	s.PreviousDay = s.LastDay
+	for day := range net {
+		if day < s.LastDay && (s.PreviousDay == s.LastDay || day > s.PreviousDay) {
+			s.PreviousDay = day
+		}
 	}
 	for day, left := range net {
 		if day != s.FirstDay && left > 0 {
