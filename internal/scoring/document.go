@@ -42,6 +42,11 @@ type document struct {
 	ValueClass          valueClassDocument   `yaml:"value_class" json:"value_class"`
 	Measure             measureDocument      `yaml:"measure" json:"measure"`
 	Tiers               []tierDocument       `yaml:"tiers" json:"tiers"`
+	// Clusters of the population; nil: none.
+	Clusters *clustersDocument `yaml:"clusters" json:"clusters,omitempty"`
+	// Provenance says where values come from, in free form. It decides nothing,
+	// and is hashed with the rest: the hash names what was written.
+	Provenance map[string]any `yaml:"provenance" json:"provenance,omitempty"`
 }
 
 type npvDocument struct {

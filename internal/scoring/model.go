@@ -52,6 +52,7 @@ type Model struct {
 	meanDiscount float64   // mean of discount
 	marginOf1    float64   // margin rate as float64
 
+	clusters  *clustersDocument // nil: none
 	markov    markovModel
 	lifecycle lifecycleDocument
 
@@ -186,6 +187,9 @@ func build(d document) (*Model, error) {
 	between(c, "contribution.clv_full_margins", d.Contribution.FullMargins, million/1000, 1_000_000*million)
 	between(c, "value_class.high_from_margins", d.ValueClass.HighFromMargins, 0, 1_000_000*million)
 	between(c, "value_class.alive_from", d.ValueClass.AliveFrom, 0, million)
+	if d.Clusters != nil {
+		d.Clusters.validate(c)
+	}
 	d.RFM.setMap(c)
 	if c.err != nil {
 		return nil, c.err
@@ -203,6 +207,7 @@ func build(d document) (*Model, error) {
 		neutral:   d.Satisfaction.Neutral.float(), kept: d.Satisfaction.Kept.float(),
 		decay: math.Ln2 / float64(d.Satisfaction.HalfLife.float()*msPerDay), halfLife: d.Satisfaction.HalfLife.float(),
 	}
+	m.clusters = d.Clusters
 	m.markov = d.Markov.model(p.Discount.float())
 	m.purchases.tabulate()
 	var err error

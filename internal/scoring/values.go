@@ -51,6 +51,8 @@ type RFMValues struct {
 	M        int     `json:"m"`
 	Weighted float64 `json:"weighted"`
 	Segment  string  `json:"segment,omitempty"`
+	// Cluster is the nearest centroid of K-means, if the model has any.
+	Cluster string `json:"cluster,omitempty"`
 }
 
 // CLVValues are the lifetime values, minor units.
@@ -202,7 +204,7 @@ func (m *Model) values(v *reading) Values {
 	for _, p := range v.measure.Parts[:v.measure.N] {
 		out.Parts = append(out.Parts, ValuesPart{p.Name, float64(p.Value) / unit, float64(p.Weight) / unit, p.Known})
 	}
-	out.RFM = RFMValues{r.days, s.WindowOrders, s.WindowNet, r.r, r.f, r.m, float64(r.weighted) / unit, r.segment}
+	out.RFM = RFMValues{r.days, s.WindowOrders, s.WindowNet, r.r, r.f, r.m, float64(r.weighted) / unit, r.segment, m.cluster(s)}
 
 	margins := v.first + v.cross + v.repeat
 	out.CLV = CLVValues{
