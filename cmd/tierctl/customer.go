@@ -35,45 +35,11 @@ func (c *customerCmd) Run(ctx context.Context, conn *connection, t *terminal) er
 		return err
 	}
 	defer s.close()
-	at := time.Now()
-	if c.At != "" {
-		if at, err = parseInstant("at", c.At); err != nil {
-			return err
-		}
-	}
-	n := c.Partitions
-	if n == 0 {
-		if n, err = s.partitions(ctx); err != nil {
-			return err
-		}
-	}
-	rules, err := s.rulesInForce(nil)
+	found, err := s.look(ctx, c.ID, c.At, c.Partitions)
 	if err != nil {
 		return err
 	}
-	p, err := s.findPartition(ctx, c.ID, rules, n)
-	if err != nil {
-		return err
-	}
-	if p == event.AnyPartition {
-		return fmt.Errorf("customer %s: %w in namespace %s", c.ID, view.ErrUnknown, s.Namespace)
-	}
-	record, fence, err := s.store(p).Read(ctx, c.ID)
-	if err != nil {
-		return err
-	}
-	viewer, _, err := s.viewer(fence)
-	if err != nil {
-		return err
-	}
-	v, err := viewer.View(c.ID, p, record, fence, at)
-	if errors.Is(err, view.ErrPast) && c.At == "" {
-		// The newest event is ahead of this machine's clock, within the skew.
-		v, err = viewer.View(c.ID, p, record, fence, time.Time{})
-	}
-	if err != nil {
-		return fmt.Errorf("customer %s in namespace %s, partition %d: %w", c.ID, s.Namespace, p, err)
-	}
+	v, p, fence := found.view, found.partition, found.fence
 	if s.kafka != nil && !v.Published {
 		k, err := s.publishedSeq(ctx, p, fence)
 		if err != nil {
@@ -87,6 +53,59 @@ func (c *customerCmd) Run(ctx context.Context, conn *connection, t *terminal) er
 	e := json.NewEncoder(t.out)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
+}
+
+// found is a customer who was looked for.
+type found struct {
+	partition int32
+	record    []byte
+	fence     *protocol.Fence
+	viewer    *view.Viewer
+	view      *view.View
+	at        time.Time // at which the view was asked for
+}
+
+// look reads a customer and evaluates them at an instant (a date or RFC 3339,
+// empty: now), in a namespace of so many partitions (0: the journal topic's).
+func (s *site) look(ctx context.Context, id, instant string, partitions int32) (*found, error) {
+	f := &found{at: time.Now()}
+	var err error
+	if instant != "" {
+		if f.at, err = parseInstant("at", instant); err != nil {
+			return nil, err
+		}
+	}
+	if partitions == 0 {
+		if partitions, err = s.partitions(ctx); err != nil {
+			return nil, err
+		}
+	}
+	rules, err := s.rulesInForce(nil)
+	if err != nil {
+		return nil, err
+	}
+	if f.partition, err = s.findPartition(ctx, id, rules, partitions); err != nil {
+		return nil, err
+	}
+	if f.partition == event.AnyPartition {
+		return nil, fmt.Errorf("customer %s: %w in namespace %s", id, view.ErrUnknown, s.Namespace)
+	}
+	if f.record, f.fence, err = s.store(f.partition).Read(ctx, id); err != nil {
+		return nil, err
+	}
+	if f.viewer, _, err = s.viewer(f.fence); err != nil {
+		return nil, err
+	}
+	f.view, err = f.viewer.View(id, f.partition, f.record, f.fence, f.at)
+	if errors.Is(err, view.ErrPast) && instant == "" {
+		// The newest event is ahead of this machine's clock, within the skew.
+		f.at = time.Time{}
+		f.view, err = f.viewer.View(id, f.partition, f.record, f.fence, f.at)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("customer %s in namespace %s, partition %d: %w", id, s.Namespace, f.partition, err)
+	}
+	return f, nil
 }
 
 // publishedSeq is the batch up to which a partition is committed in Kafka. The

@@ -218,6 +218,8 @@ func columns(measure string) []string {
 		"clv_historic_minor", "clv_historic", "clv_simple_minor", "clv_simple", "clv_margin_minor", "clv_margin",
 		"clv_npv_minor", "clv_npv", "clv_predicted_minor", "clv_predicted", "clv_total_minor", "clv_total",
 		"p_alive", "satisfaction", measure,
+		"lifecycle", "health", "customer_days", "largest_order_minor", "largest_order", "purchase_cycle_days", "next_order_on",
+		"clv_markov_minor", "clv_markov", "clv_parts_minor", "clv_parts", "value_at_risk_minor", "value_at_risk",
 	}
 }
 
@@ -275,5 +277,14 @@ func cells(v *view.View, row []string) []string {
 	points(x.Forecast.Alive, 6)
 	points(x.Experience.Satisfaction, 4)
 	points(x.Score, 4)
+	text(x.Value.Lifecycle)
+	text(x.Value.Health)
+	number(int64(x.Orders.CustomerDays))
+	money(x.Orders.Largest)
+	points(x.Orders.PurchaseCycle, 2)
+	text(x.Forecast.NextOrderOn)
+	money(x.CLV.Markov)
+	money(x.CLV.Parts)
+	money(x.Value.AtRisk)
 	return row
 }

@@ -47,12 +47,14 @@ type commands struct {
 
 	Send     sendCmd     `cmd:"" help:"Send one event, wait for it, and show before, after and the tier change."`
 	Customer customerCmd `cmd:"" help:"Show one customer: tier, value, and why."`
+	Explain  explainCmd  `cmd:"" help:"Print a customer's figures as arithmetic."`
 	Export   exportCmd   `cmd:"" help:"Write all customers as CSV or lines of JSON."`
 	Journal  journalCmd  `cmd:"" help:"Print the journal: one line per applied batch."`
 	Rules    rulesCmd    `cmd:"" help:"List or show the rules by which the namespace was decided."`
 	Topics   topicsCmd   `cmd:"" help:"Create the topics of a namespace."`
 	Model    modelCmd    `cmd:"" help:"Make or check a model file."`
 
+	Calc      calcCmd        `cmd:"" help:"Calculate figures whose inputs no event carries."`
 	Mapping   mappingCmd     `cmd:"" help:"Check a mapping of foreign records, and try it."`
 	Events    eventsCmd      `cmd:"" help:"Look at events before anything runs: examples, schemas, and what would be refused."`
 	ChangeLog changesCmd     `cmd:"" name:"changes" help:"Print tier changes, as they come or the newest."`

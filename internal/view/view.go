@@ -145,31 +145,53 @@ func NewViewer(model *scoring.Model, policy customer.Policy, topics []string) (*
 // is the customer's own clock, the latest at which they were evaluated. Errors
 // are ErrUnknown, ErrRebuilding, ErrPast, or a record that cannot be decoded.
 func (w *Viewer) View(id string, partition int32, record []byte, f *protocol.Fence, at time.Time) (*View, error) {
+	r, ms, err := open(id, record, f, at)
+	if err != nil {
+		return nil, err
+	}
+	v := w.as(id, partition, r, f.Seq, &f.State, ms)
+	v.PublishedUpTo(f.Published.Seq)
+	return v, nil
+}
+
+// Explain is the arithmetic behind the figures of View, of the same arguments and
+// with the same errors.
+func (w *Viewer) Explain(id string, record []byte, f *protocol.Fence, at time.Time) ([]scoring.Line, error) {
+	r, ms, err := open(id, record, f, at)
+	if err != nil {
+		return nil, err
+	}
+	var s scoring.Summary
+	w.folder.Summarize(r, ms, &s)
+	_, lines := w.model.Explain(&s)
+	return lines, nil
+}
+
+// open decodes a record, and says at which instant it is looked at, Unix ms.
+func open(id string, record []byte, f *protocol.Fence, at time.Time) (*customer.Record, int64, error) {
 	if f != nil {
 		if done, total, is := f.Rebuilding(); is {
 			if total > 0 {
-				return nil, fmt.Errorf("%w: %d of %d batches", ErrRebuilding, done, total)
+				return nil, 0, fmt.Errorf("%w: %d of %d batches", ErrRebuilding, done, total)
 			}
-			return nil, ErrRebuilding
+			return nil, 0, ErrRebuilding
 		}
 	}
 	if f == nil || record == nil {
-		return nil, ErrUnknown
+		return nil, 0, ErrUnknown
 	}
 	var r customer.Record
 	if err := customer.Decode(record, &r); err != nil {
-		return nil, fmt.Errorf("customer %s: %w", id, err)
+		return nil, 0, fmt.Errorf("customer %s: %w", id, err)
 	}
 	ms := at.UnixMilli()
 	if at.IsZero() {
 		ms = own(&r)
 	}
 	if ms < r.Facts.Newest {
-		return nil, fmt.Errorf("%w: %s", ErrPast, instant(r.Facts.Newest).Format(time.RFC3339))
+		return nil, 0, fmt.Errorf("%w: %s", ErrPast, instant(r.Facts.Newest).Format(time.RFC3339))
 	}
-	v := w.as(id, partition, &r, f.Seq, &f.State, ms)
-	v.PublishedUpTo(f.Published.Seq)
-	return v, nil
+	return &r, ms, nil
 }
 
 // Decided is the View of a record as batch seq of a partition leaves it, at the
