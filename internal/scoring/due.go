@@ -67,6 +67,9 @@ func (m *Model) enclose(s *Summary, a, b *figures) (low, high int64) {
 		fallen.setPredicted(a.predicted)
 		risen.setPredicted(b.predicted)
 	}
+	if m.told(&fallen) > m.told(&risen) { // a purchase day that brings a loss
+		fallen.alive, fallen.discounted, risen.alive, risen.discounted = risen.alive, risen.discounted, fallen.alive, fallen.discounted
+	}
 	return m.mixed(s, &fallen, &risen), m.mixed(s, &risen, &fallen)
 }
 
@@ -283,7 +286,13 @@ func (m *Model) scope(v *figures, predicted int64) (falls, rises, rounding int64
 			satisfaction(f.weight)
 		case fieldRetention:
 			add(f.weight, v.retention, 1)
-		case fieldTotal, fieldPredicted:
+		case fieldPredicted:
+			if m.basis != basisContribution { // another money than CLV6: nothing is known of it
+				rounding += 1 << 50
+				continue
+			}
+			fallthrough
+		case fieldTotal:
 			add(f.weight, money(predicted), money(1))
 		}
 	}

@@ -1,6 +1,7 @@
 package scoring
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 )
@@ -16,8 +17,13 @@ func moves(m *Model, tier int, s Summary, at int64) int {
 // measures that change at midnight, the part that does not.
 func eachStanding(t *testing.T, r *rand.Rand, models, customers int, fn func(m *Model, s *Summary, tier int)) {
 	t.Helper()
-	for range models {
+	for i := range models {
 		m := anyModel(t, r)
+		if i%4 == 0 { // another money, of which a purchase day may bring a loss
+			m = edit(t, "measure: contribution", "measure: "+[]string{"clv.predicted", "{clv.predicted: -0.5, satisfaction: 1}"}[r.IntN(2)],
+				"clv_basis: contribution", "clv_basis: "+[]string{"profit", "revenue"}[r.IntN(2)],
+				"standard_service_cost_minor: 0", fmt.Sprintf("standard_service_cost_minor: %d", r.IntN(4000)))
+		}
 		if m.ByDay() {
 			continue
 		}
