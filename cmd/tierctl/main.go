@@ -60,7 +60,8 @@ type commands struct {
 	ChangeLog changesCmd     `cmd:"" name:"changes" help:"Print tier changes, as they come or the newest."`
 	Letters   deadLettersCmd `cmd:"" name:"deadletters" help:"Look at refused records."`
 
-	Summary summaryCmd `cmd:"" help:"Summarise a transaction log: per customer x, t_x, T and mean value, with a holdout."`
+	Summary  summaryCmd  `cmd:"" help:"Summarise a transaction log: per customer x, t_x, T and mean value, with a holdout."`
+	Backtest backtestCmd `cmd:"" help:"Fit models of repeat buying to a log and hold them to what came after: figures, and a report with plots."`
 
 	Check  checkCmd  `cmd:"" help:"Prove from Kafka and Redis that nothing is lost, doubled or different."`
 	Replay replayCmd `cmd:"" help:"Fold the log again, in a namespace of its own; nothing live is touched."`
