@@ -20,7 +20,7 @@ func eachStanding(t *testing.T, r *rand.Rand, models, customers int, fn func(m *
 	for i := range models {
 		m := anyModel(t, r)
 		if i%4 == 0 { // another money, of which a purchase day may bring a loss
-			m = edit(t, "measure: contribution", "measure: "+[]string{"clv.predicted", "{clv.predicted: -0.5, satisfaction: 1}"}[r.IntN(2)],
+			m = edit(t, "measure: contribution", "measure: "+[]string{"{clv.predicted: 0.01, satisfaction: 1}", "{clv.predicted: -0.01, satisfaction: 1}"}[r.IntN(2)],
 				"clv_basis: contribution", "clv_basis: "+[]string{"profit", "revenue"}[r.IntN(2)],
 				"standard_service_cost_minor: 0", fmt.Sprintf("standard_service_cost_minor: %d", r.IntN(4000)))
 		}
