@@ -71,3 +71,35 @@ func TestMedianOfTheNextOrder(t *testing.T) {
 		}
 	})
 }
+
+func TestAnswersAndComplaints(t *testing.T) {
+	m := Default()
+	at := int64(testDay * msPerDay)
+	s := Summary{
+		At: at, Bought: true, Active: true, Orders: 4, ServiceCost: 1_000, Compensation: 502, ComplaintsCompacted: 1,
+		NPS: Response{true, 9, 10}, CSAT: Response{true, 4, 5}, CES: Response{true, 4, 7},
+		Complaints: []ComplaintState{
+			{Opened: at - 10*msPerDay, Changed: at - 4*msPerDay, Severity: 2, Status: ComplaintResolved},
+			{Opened: at - 3*msPerDay, Changed: at - 1*msPerDay, Severity: 2, Status: ComplaintResolved},
+			{Opened: at - 9*msPerDay, Changed: at - 1*msPerDay, Severity: 1, Status: ComplaintOpen},
+			{Opened: at - 2*msPerDay, Changed: at - 2*msPerDay, Severity: 1, Status: ComplaintOpen},
+			{Opened: at - 90*msPerDay, Changed: at - 1*msPerDay, Severity: 5, Status: ComplaintRejected},
+		},
+	}
+	x := m.Values(&s).Experience
+	if *x.NPS != 9 || *x.CSAT != 75 || *x.CES != 50 || !*x.Loyal {
+		t.Errorf("answers %d, %v, %v, loyal %v: want 9, 75, 50, true", *x.NPS, *x.CSAT, *x.CES, *x.Loyal)
+	}
+	if x.Complaints != 6 || x.RepeatComplaints != 5 || x.OpenComplaints != 2 || x.ComplaintRatio != 1.5 || x.PerComplaint != 250 {
+		t.Errorf("complaints %+v", x)
+	}
+	approx(t, "oldest open complaint", x.OldestOpen, 9, 1e-12)
+	approx(t, "mean time to resolution", x.Resolution, 4, 1e-12)
+	s.NPS.Score = 8
+	if loyal := m.Values(&s).Experience.Loyal; *loyal {
+		t.Error("a passive would recommend")
+	}
+	if x := m.Values(&Summary{}).Experience; x.NPS != nil || x.CSAT != nil || x.CES != nil || x.Loyal != nil || x.RepeatComplaints != 0 {
+		t.Errorf("nobody was asked: %+v", x)
+	}
+}
