@@ -407,6 +407,23 @@ func TestMulDivRoundsHalfEven(t *testing.T) {
 	}
 }
 
+// BenchmarkValues is what a reader costs: everything, and everything explained.
+func BenchmarkValues(b *testing.B) {
+	m, s := Default(), sample()
+	b.Run("values", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			m.Values(&s)
+		}
+	})
+	b.Run("explained", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			m.Explain(&s)
+		}
+	})
+}
+
 func BenchmarkMeasure(b *testing.B) {
 	m := Default()
 	for _, age := range []int32{0, 30, 330} {
