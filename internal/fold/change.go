@@ -251,19 +251,19 @@ func (b *batch) explain(t object, prev, tier int, reason string, before, after i
 	}
 	t = t.add(b.model.MeasureName()).add(" ")
 	if prev >= 0 {
-		t = object(appendShort(t, before)).add(" → ")
+		t = object(b.model.AppendScore(t, before)).add(" → ")
 	}
-	t = appendShort(t, after)
+	t = b.model.AppendScore(t, after)
 	switch {
 	case prev < 0:
 		t = t.add(" gives ").add(to).add(" (from ")
-		t = object(appendShort(t, b.tiers[tier].Enter)).add(")")
+		t = object(b.model.AppendScore(t, b.tiers[tier].Enter)).add(")")
 	case tier > prev:
 		t = t.add(" reaches ").add(to).add(" (from ")
-		t = object(appendShort(t, b.tiers[tier].Enter)).add(")")
+		t = object(b.model.AppendScore(t, b.tiers[tier].Enter)).add(")")
 	default:
 		t = t.add(" leaves ").add(b.tierNames[prev]).add(" (below ")
-		t = object(appendShort(t, b.tiers[prev].Leave)).add(") for ").add(to)
+		t = object(b.model.AppendScore(t, b.tiers[prev].Leave)).add(") for ").add(to)
 	}
 	return t
 }
@@ -371,15 +371,6 @@ func appendDecimal(b []byte, v int64) []byte {
 		b = b[:len(b)-1]
 	}
 	return b
-}
-
-// appendShort writes a score for a person, with one decimal, rounded.
-func appendShort(b []byte, v int64) []byte {
-	if v < 0 {
-		b, v = append(b, '-'), -v
-	}
-	v = (v + 500) / 1000
-	return append(strconv.AppendInt(b, v/10, 10), '.', byte('0'+v%10))
 }
 
 // appendTime appends RFC 3339 in UTC with milliseconds, as the layout

@@ -110,3 +110,36 @@ func TestChangesOutliveTheNextBatch(t *testing.T) {
 		t.Error("folding a batch changed the messages of the one before")
 	}
 }
+
+// Where the measure is money, a reason says it as money: nobody reads minor units.
+func TestReasonsTellMoneyAsMoney(t *testing.T) {
+	rules := testRules()
+	var err error
+	if rules.Model, err = scoring.Parse([]byte("{name: test, currency: EUR, typical_order_minor: 5000, measure: clv.historic, tiers: [{id: bronze, name: Bronze}, {id: silver, name: Silver, enter: 3000, leave: 2500}]}")); err != nil {
+		t.Fatal(err)
+	}
+	p := newPartition(t, rules)
+	a := purchase(t, "o1", "anna", day(0), 4_990)
+	b := purchase(t, "o2", "anna", day(1), 12_345)
+	c := refund(t, "r2", "o2", "anna", day(2), 12_345)
+	b.Offset, c.Offset = 1, 2
+	p.must(day(3), protocol.Bound{}, a, b, c)
+	var got []string
+	for _, m := range p.of(protocol.Changes) {
+		var c struct {
+			Text string `json:"reason_text"`
+		}
+		if err := json.Unmarshal(m.Value, &c); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, c.Text)
+	}
+	want := []string{ // margins of 30 %
+		"purchase of 49.90 EUR: clv.historic 14.97 EUR gives Bronze (from 0.00 EUR)",
+		"purchase of 123.45 EUR: clv.historic 14.97 EUR → 52.01 EUR reaches Silver (from 30.00 EUR)",
+		"return of 123.45 EUR: clv.historic 52.01 EUR → 14.97 EUR leaves Silver (below 25.00 EUR) for Bronze",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("reasons are %q, want %q", got, want)
+	}
+}

@@ -312,7 +312,7 @@ func (b *batch) correction(c *Customer, in *RebaseInput, tier int, m *scoring.Me
 	j = b.moved(j, c, prev, direction, Correction)
 	j = j.add("what was published could not be repeated from the log (").add(in.Rebase.Cause.String()).add("): ")
 	if b.after.Active {
-		j = object(appendShort(j.add(b.model.MeasureName()).add(" "), m.Score)).add(" gives ").add(b.tierNames[tier])
+		j = object(b.model.AppendScore(j.add(b.model.MeasureName()).add(" "), m.Score)).add(" gives ").add(b.tierNames[tier])
 	} else {
 		j = j.add("no order is known, hence ").add(b.tierNames[tier])
 	}
