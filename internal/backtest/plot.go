@@ -27,8 +27,9 @@ type axes struct {
 	xLabel, yLabel   string
 	xMax, yMin, yMax float64 // yMax 0: what the series need
 	xNames           []string
-	centred          bool   // x counts: a number stands in the middle of what it counts
-	marks            []mark // vertical lines
+	centred          bool    // x counts: a number stands in the middle of what it counts
+	xEnd             float64 // numbers stand below x < xEnd; 0: everywhere
+	marks            []mark  // vertical lines
 }
 
 type mark struct {
@@ -39,6 +40,8 @@ type mark struct {
 const (
 	plotWidth, plotHeight                     = 720.0, 300.0
 	leftMargin, rightMargin, topMargin, below = 58.0, 14.0, 14.0, 44.0
+	plotRoom                                  = plotWidth - leftMargin - rightMargin
+	scaleRoom                                 = 95.0 // of a matrix' scale
 )
 
 // drawing is an SVG on its way.
@@ -50,7 +53,7 @@ type drawing struct {
 func (d *drawing) add(format string, args ...any) { fmt.Fprintf(&d.Builder, format, args...) }
 
 func (d *drawing) px(x float64) float64 {
-	return leftMargin + x/d.xMax*(plotWidth-leftMargin-rightMargin)
+	return leftMargin + x/d.xMax*plotRoom
 }
 
 func (d *drawing) py(y float64) float64 {
@@ -83,6 +86,9 @@ func (a *axes) begin(all []series) *drawing {
 			shift = 0.5
 		}
 		for _, x := range ticks(0, a.xMax, 8) {
+			if a.xEnd > 0 && x >= a.xEnd {
+				break
+			}
 			d.add(`<text class="tick" x="%.1f" y="%g" text-anchor="middle">%s</text>`, d.px(x+shift), plotHeight-below+17, short(x))
 		}
 	}
@@ -90,12 +96,16 @@ func (a *axes) begin(all []series) *drawing {
 	d.add(`<text class="label" x="%g" y="%g" text-anchor="middle">%s</text>`, (leftMargin+plotWidth-rightMargin)/2, plotHeight-8, html.EscapeString(a.xLabel))
 	d.add(`<text class="label" x="12" y="%g" text-anchor="middle" transform="rotate(-90 12 %g)">%s</text>`, (plotHeight-below)/2, (plotHeight-below)/2, html.EscapeString(a.yLabel))
 	for _, m := range a.marks {
-		d.add(`<line class="mark" x1="%.1f" x2="%.1f" y1="%g" y2="%g"/>`, d.px(m.x), d.px(m.x), topMargin, plotHeight-below)
+		class := "mark"
+		if m.name == "" {
+			class = "mark light"
+		}
+		d.add(`<line class="%s" x1="%.1f" x2="%.1f" y1="%g" y2="%g"/>`, class, d.px(m.x), d.px(m.x), topMargin, plotHeight-below)
 		anchor, dx := "start", 5.0
 		if d.px(m.x) > plotWidth-150 {
 			anchor, dx = "end", -5
 		}
-		d.add(`<text class="tick" x="%.1f" y="%g" text-anchor="%s">%s</text>`, d.px(m.x)+dx, topMargin+9, anchor, html.EscapeString(m.name))
+		d.add(`<text class="tick" x="%.1f" y="%g" text-anchor="%s">%s</text>`, d.px(m.x)+dx, plotHeight-below-6, anchor, html.EscapeString(m.name))
 	}
 	return d
 }
@@ -138,26 +148,24 @@ func (a axes) bars(all []series) template.HTML {
 	return d.end()
 }
 
-// matrix draws cells of x columns and y rows from a function, darker where it is
-// greater; NaN is no cell. Its scale stands at the right.
+// matrix draws cells of x columns and y rows from a function ≥ 0, darker where it
+// is greater; NaN is no cell. Its scale stands at the right.
 func (a axes) matrix(columns, rows int, value func(column, row int) float64) template.HTML {
-	const scale = 70.0
-	least, greatest := math.Inf(1), 0.0
+	greatest := 1e-9
 	for c := range columns {
 		for r := range rows {
 			if v := value(c, r); !math.IsNaN(v) {
-				least, greatest = min(least, v), max(greatest, v)
+				greatest = max(greatest, v)
 			}
 		}
 	}
-	if !(greatest > least) {
-		least, greatest = 0, max(greatest, 1e-9)
-	}
+	a.xMax, a.centred = float64(columns)*plotRoom/(plotRoom-scaleRoom), true
+	a.xEnd = float64(columns)
 	d := a.begin(nil)
-	wide, high := (plotWidth-leftMargin-rightMargin-scale)/float64(columns), (plotHeight-topMargin-below)/float64(rows)
+	wide, high := (plotRoom-scaleRoom)/float64(columns), (plotHeight-topMargin-below)/float64(rows)
 	cell := func(x, y, w, h, v float64, title string) {
 		d.add(`<rect class="cell" x="%.2f" y="%.2f" width="%.2f" height="%.2f" fill-opacity="%.3f"><title>%s</title></rect>`,
-			x, y, w+0.3, h+0.3, 0.04+0.96*(v-least)/(greatest-least), html.EscapeString(title))
+			x, y, w+0.3, h+0.3, 0.04+0.96*v/greatest, html.EscapeString(title))
 	}
 	for c := range columns {
 		for r := range rows {
@@ -169,13 +177,13 @@ func (a axes) matrix(columns, rows int, value func(column, row int) float64) tem
 	}
 	const steps = 20
 	for i := range steps {
-		v := least + (greatest-least)*(float64(i)+0.5)/steps
+		v := greatest * (float64(i) + 0.5) / steps
 		h := (plotHeight - topMargin - below) / steps
-		cell(plotWidth-scale+14, plotHeight-below-float64(i+1)*h, 16, h, v, short(v))
+		cell(plotWidth-scaleRoom+14, plotHeight-below-float64(i+1)*h, 16, h, v, short(v))
 	}
-	for _, v := range []float64{least, (least + greatest) / 2, greatest} {
-		y := plotHeight - below - (v-least)/(greatest-least)*(plotHeight-topMargin-below)
-		d.add(`<text class="tick" x="%g" y="%.1f">%s</text>`, plotWidth-scale+35, y+4, short(v))
+	for _, v := range []float64{0, greatest / 2, greatest} {
+		y := plotHeight - below - v/greatest*(plotHeight-topMargin-below)
+		d.add(`<text class="tick" x="%g" y="%.1f">%s</text>`, plotWidth-scaleRoom+35, y+4, short(v))
 	}
 	return d.end()
 }
@@ -197,12 +205,8 @@ func ticks(from, to float64, n int) (at []float64) {
 
 // short is a number in few digits.
 func short(v float64) string {
-	switch a := math.Abs(v); {
-	case a >= 10_000 && math.Mod(v, 1000) == 0:
-		return strconv.FormatFloat(v/1000, 'f', -1, 64) + "k"
-	case a >= 100:
+	if math.Abs(v) >= 100 {
 		return strconv.FormatFloat(v, 'f', 0, 64)
-	default:
-		return strconv.FormatFloat(v, 'g', 3, 64)
 	}
+	return strconv.FormatFloat(v, 'g', 3, 64)
 }

@@ -311,9 +311,7 @@ func (b *Backtest) matrices(m btyd.Model) matrices {
 	columns := min(max(xs[len(xs)*99/100], 10), 40) + 1
 	const rows = 30
 	frame := func(label string) axes {
-		// The columns leave room for the scale of colours.
-		const room = (plotWidth - leftMargin - rightMargin) / (plotWidth - leftMargin - rightMargin - 70)
-		return axes{label: label, xLabel: "repeat purchases", yLabel: fmt.Sprintf("age at the last, %ss", b.Unit), xMax: float64(columns) * room, yMax: age, centred: true}
+		return axes{label: label, xLabel: "repeat purchases", yLabel: fmt.Sprintf("age at the last, %ss", b.Unit), yMax: age}
 	}
 	at := func(f func(btyd.History) float64) func(column, row int) float64 {
 		return func(column, row int) float64 {
