@@ -44,13 +44,17 @@ func child(n *yaml.Node, key string) (k, v *yaml.Node) {
 }
 
 // set gives a key a value, which is YAML on one line. The mapping that the key
-// is in is made if it is not there.
+// is in is made if it is not there. A number in the path is a place in a list.
 func (e *edition) set(value string, path ...string) error {
 	at, err := e.root()
 	if err != nil {
 		return err
 	}
 	for i, name := range path {
+		if n, err := strconv.Atoi(name); err == nil && at.Kind == yaml.SequenceNode && n < len(at.Content) && i < len(path)-1 {
+			at = at.Content[n]
+			continue
+		}
 		key, v := child(at, name)
 		if key == nil {
 			for j := len(path) - 1; j > i; j-- {
@@ -61,7 +65,7 @@ func (e *edition) set(value string, path ...string) error {
 		if i == len(path)-1 {
 			return e.replace(key, v, value)
 		}
-		if v.Kind != yaml.MappingNode {
+		if v.Kind != yaml.MappingNode && v.Kind != yaml.SequenceNode {
 			return fmt.Errorf("line %d: %s is no mapping", v.Line, strings.Join(path[:i+1], "."))
 		}
 		at = v

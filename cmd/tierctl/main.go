@@ -62,7 +62,10 @@ type commands struct {
 
 	Summary  summaryCmd  `cmd:"" help:"Summarise a transaction log: per customer x, t_x, T and mean value, with a holdout."`
 	Backtest backtestCmd `cmd:"" help:"Fit models of repeat buying to a log and hold them to what came after: figures, and a report with plots."`
-	Fit      fitCmd      `cmd:"" help:"Fit the prediction of a model to a transaction log."`
+
+	Fit       fitCmd       `cmd:"" help:"Fit the prediction of a model to a transaction log."`
+	Calibrate calibrateCmd `cmd:"" help:"Compute cut points and tier thresholds from a population, and show whom they move."`
+	Segment   segmentCmd   `cmd:"" help:"Find clusters of customers."`
 
 	Check  checkCmd  `cmd:"" help:"Prove from Kafka and Redis that nothing is lost, doubled or different."`
 	Replay replayCmd `cmd:"" help:"Fold the log again, in a namespace of its own; nothing live is touched."`
