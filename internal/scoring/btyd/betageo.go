@@ -114,12 +114,15 @@ func (p *BetaGeometric) averaged(x, T, t float64) float64 {
 	for i := range points {
 		points[i] = min(max(points[i], lo), hi)
 	}
-	return ends + integrate(integrand, points[:]...)
+	return ends + integrate(ends, integrand, points[:]...)
 }
 
 // DERT implements Model.
 func (p *BetaGeometric) DERT(h History, rate, horizon float64) float64 {
-	return discounted(rate, horizon, func(t float64) float64 { return p.Expected(h, t) })
+	if math.IsInf(horizon, 1) {
+		return p.residual(h, rate)
+	}
+	return discounted(rate, horizon, 2, func(t float64) float64 { return p.Expected(h, t) })
 }
 
 // Purchases fills out[i] with the purchases expected within horizon[i] after T,

@@ -133,7 +133,7 @@ func (p *BGBB) DERT(h History, rate, horizon float64) float64 {
 	factor := dmath.Exp(-rate)
 	first := float64(float64(alive*p.rate(h)) * factor)
 	if math.IsInf(horizon, 1) {
-		return float64(first * gauss(p.delta+n+1, p.gamma+p.delta+n+1, factor))
+		return float64(first * gauss(p.delta+n+1, p.gamma+p.delta+n+1, factor, -dmath.Expm1(-rate)))
 	}
 	sum, term := 0.0, first
 	for m := n + 1; m <= n+min(horizon, maxOpportunities); m++ {

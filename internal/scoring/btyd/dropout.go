@@ -151,11 +151,15 @@ func (p *betaGeometric) Alive(h History) float64 {
 // NoPurchase implements Model: the likelihood at Age+t, divided by that at Age.
 func (p *betaGeometric) NoPurchase(h History, t float64) float64 {
 	now := p.logSilence(h.Frequency, h.AgeAtLast, h.Age)
-	odds := float64(p.left(h.Frequency) * dmath.Exp(-now))
+	stays := dmath.Exp(p.logSilence(h.Frequency, h.AgeAtLast, h.Age+t) - now)
+	w := p.left(h.Frequency)
+	if w == 0 {
+		return min(1, stays)
+	}
+	odds := float64(w * dmath.Exp(-now))
 	if math.IsInf(odds, 1) {
 		return 1
 	}
-	stays := dmath.Exp(p.logSilence(h.Frequency, h.AgeAtLast, h.Age+t) - now)
 	return min(1, (odds+stays)/(1+odds))
 }
 
@@ -212,4 +216,58 @@ func (p *betaGeometric) AliveUntil(h History, alive float64) float64 {
 		return tx
 	}
 	return bisect(tx, growing(tx, p.alpha+tx, below), below)
+}
+
+// residual is DERT without end. Given λ and π, and j stages passed since the
+// last purchase, the m-th purchase from now comes with (1−π)^(m−1) and counts
+// φ^(mk−j), φ = λ/(λ+rate); summed over m and over π,
+//
+//	DERT = P(alive) · E[ Σ_j (λs)ʲ/j!·φ^(k−j) / Σ_j (λs)ʲ/j! · F(1, B; a+B; φᵏ) ],  s = T−t_x,
+//
+// over the λ of who has bought x times and not since. It is integrated over
+// v = ln(λ·(alpha+T)/R). (For k = 1: Fader, Hardie, Lee's definition of DERT
+// with the BG/NBD's own probabilities; no closed form is published.)
+func (p *betaGeometric) residual(h History, rate float64) float64 {
+	alive := p.Alive(h)
+	if alive == 0 {
+		return 0
+	}
+	x, s, age := h.Frequency, h.Age-h.AgeAtLast, p.alpha+h.Age
+	R, B := p.shape(x), p.b+x
+	if p.afterFirst {
+		B++
+	}
+	last := p.k - 1 // the greatest j
+	if s == 0 {
+		last = 0
+	}
+	// ln of the normalized gamma density of shape R at its mean, and of Σ_j.
+	constant := float64(R*(dmath.Log(R)-1)) - dmath.Lgamma(R)
+	if R >= 8 {
+		constant = dmath.LogGammaPeak(R)
+	}
+	constant -= p.logSilence(x, h.AgeAtLast, h.Age) + float64(R*dmath.Log1p(s/(p.alpha+h.AgeAtLast)))
+	integrand := func(v float64) float64 {
+		lambda := float64(R / age * dmath.Exp(v))
+		l := constant - float64(R*excess(v))
+		logPhi := -dmath.Log1p(rate / lambda)
+		sum := dmath.Exp(l + float64(p.k*logPhi))
+		for j := 1.0; j <= last; j++ {
+			l += dmath.Log(float64(lambda*s) / j)
+			sum += dmath.Exp(l + float64((p.k-j)*logPhi))
+		}
+		phi, rest := dmath.Exp(float64(p.k*logPhi)), -dmath.Expm1(float64(p.k*logPhi))
+		return float64(sum * (1 + float64(B/(p.a+B)*phi*gauss(B+1, p.a+B+1, phi, rest))))
+	}
+	width := 1 / math.Sqrt(R)
+	lo := max(-45/R-float64(10*width), min(0, dmath.Log(float64(rate*age)/R))-45-float64(10*width))
+	hi := dmath.Log1p((last + 60 + float64(12*math.Sqrt(R+last))) / R)
+	points := [...]float64{
+		lo, -float64(40 * width), -float64(10 * width), -float64(4 * width), -float64(1.5 * width), 0,
+		float64(1.5 * width), float64(4 * width), float64(10 * width), hi,
+	}
+	for i := range points {
+		points[i] = min(max(points[i], lo), hi)
+	}
+	return float64(alive * integrate(0, integrand, points[:]...))
 }

@@ -55,9 +55,10 @@ func (p *ParetoNBD) Check(h History) error { return h.Check() }
 func (p *ParetoNBD) phi(R, t float64) float64 {
 	w := R + p.s
 	if p.alpha < p.beta {
-		return float64((p.alpha + t) / (p.beta + t) * gauss(p.s+1, w+1, (p.beta-p.alpha)/(p.beta+t)))
+		y := (p.alpha + t) / (p.beta + t)
+		return float64(y * gauss(p.s+1, w+1, (p.beta-p.alpha)/(p.beta+t), y))
 	}
-	return gauss(R, w+1, (p.alpha-p.beta)/(p.alpha+t))
+	return gauss(R, w+1, (p.alpha-p.beta)/(p.alpha+t), (p.beta+t)/(p.alpha+t))
 }
 
 // logOdds is ln(1 + Q).
@@ -146,7 +147,7 @@ func (p *ParetoNBD) Probability(n int, t float64) float64 {
 	for i := range points {
 		points[i] = min(max(points[i], lo), top)
 	}
-	left := integrate(func(u float64) float64 {
+	left := integrate(stays, func(u float64) float64 {
 		tau := dmath.Exp(u)
 		return float64(dmath.Exp(log(tau)) * (p.s * float64(tau/(p.beta+tau))))
 	}, points[:]...)
@@ -165,7 +166,7 @@ func (p *ParetoNBD) DERT(h History, rate, horizon float64) float64 {
 		return 0
 	}
 	now := p.beta + h.Age
-	stays := downward(min(horizon, 45/rate), 1/rate, func(t float64) float64 {
+	stays := downward(min(horizon, 45/rate), 1/rate, 2, func(t float64) float64 {
 		return dmath.Exp(-float64(rate*t) - float64(p.s*dmath.Log1p(t/now)))
 	})
 	return float64(p.Alive(h) * ((p.r + h.Frequency) / (p.alpha + h.Age)) * stays)

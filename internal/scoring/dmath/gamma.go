@@ -142,6 +142,12 @@ func stirling(x float64) float64 {
 	return float64(z * horner(float64(z*z), lgamW[:]))
 }
 
+// LogGammaPeak returns ln xˣe⁻ˣ/Γ(x) for x ≥ 8, what the gamma density of shape x
+// has at its mean, in ln of the variable. Nothing of the size of ln Γ(x) is subtracted.
+func LogGammaPeak(x float64) float64 {
+	return float64(0.5*Log(x)) - halfLn2Pi - stirling(x)
+}
+
 // LogRising returns ln Γ(x+n)/Γ(x), the logarithm of x(x+1)…(x+n−1), for x > 0
 // and n ≥ 0, which need not be whole. From x = 8 on, nothing of the size of
 // ln Γ(x) is subtracted; the error is then a few ulp of n·ln(x+n).
