@@ -65,7 +65,7 @@ func TestBadClustersAreRefused(t *testing.T) {
 		"  frequency: {mean": "is no key of a model",
 	} {
 		to := map[string]string{
-			"id: also-recent": "id: recent", "sd: 50": "sd: 0", "recency: 2,": "recency: .nan,", "id: often": `id: ""`, "  frequency: {mean": "  frequence: {mean",
+			"id: also-recent": "id: recent", "sd: 50": "sd: 0", "recency: 2,": "recency: .nan,", "id: often": `id: ""`, "  frequency: {mean": "  often: {mean",
 		}[from]
 		if _, err := clustered(t, strings.Replace(clustersText, from, to, 1)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", to, err, want)
