@@ -37,7 +37,7 @@ type logFlags struct {
 	Observation string `name:"observation-end" help:"Last day that is looked at. Default: that of the last purchase." placeholder:"DATE"`
 }
 
-// columnsHelp is said by every command that reads a log.
+// logHelp is said by every command that reads a log.
 const logHelp = `The log is events as lines of JSON (what producer-sim --dry-run prints, tierctl replay dump writes, or structured CloudEvents), CDNOW, UCI Online Retail, or any CSV with a header, one purchase per row. Rows may come in any order.
 
 Rules: purchases of one day are one, their values add up. A return lowers the day of its order; an order that is returned whole leaves x and t_x. The same event or order again counts once; equal rows of a CSV are separate purchases. A negative value in a CSV, a second currency without a rate, or a date that cannot be read is an error with its line.`

@@ -334,7 +334,7 @@ func (b *Backtest) matrices(m btyd.Model) matrices {
 
 // one draws one customer's P(alive) over time.
 func (b *Backtest) one(p *page, id string) error {
-	who := -1
+	var who int
 	if id != "" {
 		if who = slices.IndexFunc(b.customers, func(s cohort.Summary) bool { return s.Customer == id }); who < 0 {
 			return fmt.Errorf("customer %s had not bought by %s", id, b.Calibration)

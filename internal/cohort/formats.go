@@ -212,7 +212,7 @@ func (r *Reader) ndjson(fn func(line int64, ev *event.Event) error) error {
 		m, err := n.Message(text)
 		if err == nil {
 			var ev event.Event
-			record := &event.Message{Key: m.Raw.Key, Value: m.Raw.Value, Headers: m.Raw.Headers, Timestamp: cmp.Or(m.At, now)}
+			record := &event.Message{Key: m.Raw.Key, Value: m.Raw.Value, Headers: m.Raw.Headers, Timestamp: min(cmp.Or(m.At, now), now)}
 			if refusal := d.Decode(record, &ev); refusal != nil {
 				err = refusal
 			} else if !event.KeyMatches(record, &ev) {
@@ -350,6 +350,9 @@ func (r *Reader) row(row []string, columns, who, when, worth int, layouts []stri
 	at, err := parseTime(strings.TrimSpace(row[when]), layouts, r.zone)
 	if err != nil {
 		return nil, err
+	}
+	if at.After(time.Now().Add(24 * time.Hour)) { // a date alone may be today's
+		return nil, fmt.Errorf("date %s is in the future", row[when])
 	}
 	ev.Time = at.UnixMilli()
 	if worth >= 0 {
