@@ -53,6 +53,7 @@ type commands struct {
 	Rules    rulesCmd    `cmd:"" help:"List or show the rules by which the namespace was decided."`
 	Topics   topicsCmd   `cmd:"" help:"Create the topics of a namespace."`
 	Model    modelCmd    `cmd:"" help:"Make or check a model file."`
+	CLV      clvCmd      `cmd:"" name:"clv" help:"Evaluate customer-base models: lines of JSON in, an answer each."`
 
 	Calc      calcCmd        `cmd:"" help:"Calculate figures whose inputs no event carries."`
 	Mapping   mappingCmd     `cmd:"" help:"Check a mapping of foreign records, and try it."`
