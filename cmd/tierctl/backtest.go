@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 
@@ -50,7 +51,11 @@ func (c *backtestCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	b, err := backtest.Run(ctx, c.File, customers, cut, predictors, func(s string) { t.note("%s", s) })
+	source := filepath.Base(c.File)
+	if c.File == "-" {
+		source = "standard input"
+	}
+	b, err := backtest.Run(ctx, source, customers, cut, predictors, func(s string) { t.note("%s", s) })
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ func TestBacktestOfCDNOW(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	contains(t, string(page), "<svg", "One customer: 00111", "2930.1")
+	contains(t, string(page), "<h1>Backtest of CDNOW_sample.txt</h1>", "<svg", "One customer: 00111", "2930.1")
 
 	out, _, err = command(t, append(args, "--models", "none", "--json")...)
 	var result struct {
