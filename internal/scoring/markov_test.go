@@ -1,9 +1,18 @@
 package scoring
 
 import (
+	"bufio"
+	"errors"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/tierstream/tierstream/internal/testenv"
 )
 
 // chain is a Markov model of states with chances to buy, each seen a million
@@ -159,4 +168,60 @@ func TestBasis(t *testing.T) {
 	if got := m.Measure(&s).Score; got != r.Predicted*unit || m.enclosed {
 		t.Errorf("measure is %d, want %d minor units; enclosed %v", got, r.Predicted, m.enclosed)
 	}
+}
+
+// The counts of the built-in model are those of the public music shop, CDNOW:
+// six periods of 91 days from 1997-01-01, customers from the period after their
+// first purchase on.
+func TestMarkovDefaultsAreCounted(t *testing.T) {
+	f, err := os.Open(filepath.Join(testenv.DataDir(t), "cdnow", "CDNOW_master.txt"))
+	if errors.Is(err, os.ErrNotExist) {
+		t.Skipf("no CDNOW log: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const length, periods = 91, 6
+	begin := time.Date(1997, 1, 1, 0, 0, 0, 0, time.UTC)
+	days := map[string]map[int]bool{}
+	lines := bufio.NewScanner(f)
+	lines.Scan() // heads of the columns
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		date, err := time.Parse("20060102", fields[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if days[fields[0]] == nil {
+			days[fields[0]] = map[int]bool{}
+		}
+		days[fields[0]][int(date.Sub(begin).Hours()/24)] = true
+	}
+	var counts [periods]transitionDocument // by recency; 0 is not used
+	var bought, buying float64             // purchase days, and periods that have any
+	for _, on := range days {
+		var in [periods]int
+		for d := range on {
+			in[d/length]++
+		}
+		last := -1
+		for i, n := range in {
+			if last >= 0 {
+				counts[i-last].Exposures++
+				if n > 0 {
+					counts[i-last].Buys++
+					bought, buying = bought+float64(n), buying+1
+				}
+			}
+			if n > 0 {
+				last = i
+			}
+		}
+	}
+	k := Default().markov
+	if !slices.Equal(k.counts, counts[1:]) || k.period != length {
+		t.Errorf("the model has %v in periods of %v days, the log %v in those of %d", k.counts, k.period, counts[1:], length)
+	}
+	approx(t, "purchase days per buy", k.perBuy, bought/buying, 5e-4)
 }
