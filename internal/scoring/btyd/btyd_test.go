@@ -3,7 +3,6 @@ package btyd
 import (
 	"bufio"
 	"encoding/json"
-	"fmt"
 	"math"
 	"os"
 	"strings"
@@ -136,6 +135,6 @@ func TestModelsAgainstHighPrecision(t *testing.T) {
 		}
 	})
 	for key, off := range worst {
-		t.Log(fmt.Sprintf("%-50s %.2g", key, off))
+		t.Logf("%-50s %.2g", key, off)
 	}
 }

@@ -136,10 +136,7 @@ func (p *betaGeometric) LogLikelihood(h History) float64 {
 	return l + dmath.Log(w+dmath.Exp(silence))
 }
 
-// Alive implements Model: 1/(1 + w/H). For k = 1 that is, in the MBG/NBD,
-// 1/(1 + a/(b+x)·((alpha+T)/(alpha+t_x))^(r+x)) (Batislam et al. 2007), in the
-// BG/NBD the same with b+x−1, and 1 for x = 0 (Hardie, note 021). The power is
-// taken in logarithms, so it overflows to a plain 0.
+// Alive implements Model: 1/(1 + w/H).
 func (p *betaGeometric) Alive(h History) float64 {
 	w := p.left(h.Frequency)
 	if w == 0 {

@@ -57,12 +57,17 @@ func (g *GammaGamma) Mean() float64 {
 	return float64(g.p*g.v) / (g.q - 1)
 }
 
-// Expected returns E[M | n purchases worth sum in all] = p(v + sum)/(p·n + q − 1)
-// (eq. 5): the population mean for n = 0, and +Inf where there is none.
+// Expected returns E[M | n purchases worth sum in all]: the population mean for
+// n = 0, and +Inf where there is none.
 func (g *GammaGamma) Expected(n, sum float64) float64 {
-	d := float64(g.p*n) + g.q - 1
-	if d <= 0 {
+	if float64(g.p*n)+g.q-1 <= 0 {
 		return math.Inf(1)
 	}
-	return float64(g.p*(g.v+sum)) / d
+	return ExpectedValue(g.p, g.q, g.v, n, sum)
+}
+
+// ExpectedValue returns E[M | n purchases worth sum in all] = p(v + sum)/(p·n + q − 1)
+// (eq. 5), for p·n + q > 1. As Kernel, it is for who keeps parameters elsewhere.
+func ExpectedValue(p, q, v, n, sum float64) float64 {
+	return float64(p*(v+sum)) / (float64(p*n) + q - 1)
 }

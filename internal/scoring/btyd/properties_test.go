@@ -215,7 +215,7 @@ func TestAveragedIsTheSeries(t *testing.T) {
 		for _, x := range []float64{0, 1, 7, 300, 50_000} {
 			for _, horizon := range []float64{.01, 10, 400} {
 				var out [1]float64
-				m.Purchases(x, 39, []float64{horizon}, out[:])
+				m.kernel.Purchases(x, 39, []float64{horizon}, out[:])
 				approx(t, "purchases", m.averaged(x, 39, horizon), out[0], 1e-11*out[0])
 			}
 		}
