@@ -383,24 +383,24 @@ func (c *fitCmd) say(t *terminal, f, spend *fit.Fit, spendErr error) {
 // edit writes the fit into the model.
 func (c *fitCmd) edit(e *edition, log *cohort.Log, best tried, rivals []tried, f, spend *fit.Fit, all *sample) error {
 	days := 1 / all.cut.Span(0, 1)
-	errs := map[string]any{}
+	standard := map[string]any{}
 	set := func(value string, path ...string) error {
 		return e.set(value, append([]string{"prediction"}, path...)...)
 	}
 	keys := map[string]string{"r": "r", "alpha": "alpha_days", "a": "a", "b": "b"}
-	done := []error{set(best.name, "predictor"), set("true", "fitted")}
+	errs := []error{set(best.name, "predictor"), set("true", "fitted")}
 	for _, p := range f.Parameters {
 		scale := 1.0
 		if p.Name == "alpha" {
 			scale = days
 		}
-		done = append(done, set(short(p.Value*scale), keys[p.Name]))
-		errs[keys[p.Name]] = rounded(p.SE * scale)
+		errs = append(errs, set(short(p.Value*scale), keys[p.Name]))
+		standard[keys[p.Name]] = rounded(p.SE * scale)
 	}
 	purchases := map[string]any{
 		"log": string(log.Format), "until": cohort.Date(all.cut.SummaryEnd()), "from": cohort.Date(log.First),
 		"customers": f.Customers, "bought_again": all.again(), "log_likelihood": rounded(f.LogLikelihood), "unit": c.Unit,
-		"standard_errors": errs, "prior": f.Prior,
+		"standard_errors": standard, "prior": f.Prior,
 		"holdout": map[string]any{
 			"calibration_until": cohort.Date(c.calibration(log, all.cut)), "customers": best.score.Customers,
 			"purchases": int(best.score.Actual), "expected": rounded(best.score.Predicted),
@@ -411,16 +411,16 @@ func (c *fitCmd) edit(e *edition, log *cohort.Log, best tried, rivals []tried, f
 	if f.Degenerate != "" {
 		purchases["without_prior"] = f.Degenerate
 	}
-	done = append(done, e.provenance("prediction", purchases))
+	errs = append(errs, e.provenance("prediction", purchases))
 	if spend != nil {
 		se := map[string]any{}
 		for i, key := range []string{"p", "q", "v_minor"} {
-			done = append(done, set(short(spend.Parameters[i].Value), "spend", key))
+			errs = append(errs, set(short(spend.Parameters[i].Value), "spend", key))
 			se[key] = rounded(spend.Parameters[i].SE)
 		}
-		done = append(done, e.provenance("spend", map[string]any{"customers": spend.Customers, "log_likelihood": rounded(spend.LogLikelihood), "standard_errors": se}))
+		errs = append(errs, e.provenance("spend", map[string]any{"customers": spend.Customers, "log_likelihood": rounded(spend.LogLikelihood), "standard_errors": se}))
 	}
-	return errors.Join(done...)
+	return errors.Join(errs...)
 }
 
 // calibration is the last day of the calibration.

@@ -1,6 +1,7 @@
 package fit
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -109,7 +110,8 @@ func purchases(name string, names []string, model func(...float64) (btyd.Model, 
 		m.prior = prior
 	}
 	f, err := m.solve(o.Progress)
-	if bad, is := err.(*DegenerateError); is && m.prior == nil && prior != nil && (o.Prior == WhenDegenerate || o.Prior == "") { //nolint:errorlint // solve returns it bare
+	var bad *DegenerateError
+	if errors.As(err, &bad) && m.prior == nil && prior != nil && (o.Prior == WhenDegenerate || o.Prior == "") {
 		if o.Progress != nil {
 			o.Progress(bad.Error())
 		}
@@ -129,8 +131,8 @@ func ones(n int) []float64 { return slices.Repeat([]float64{1}, n) }
 
 // totals are those of a cohort.
 type totals struct {
-	customers, repeats, again, time, oldest float64
-	histories                               int
+	customers, repeats, time, oldest float64
+	histories                        int
 }
 
 func summed(data []Observation) (s totals) {
@@ -139,9 +141,6 @@ func summed(data []Observation) (s totals) {
 		s.repeats += d.Customers * d.Frequency
 		s.time += d.Customers * d.Age
 		s.oldest = max(s.oldest, d.Age)
-		if d.Frequency > 0 {
-			s.again += d.Customers
-		}
 	}
 	s.histories = len(data)
 	return s
@@ -156,7 +155,7 @@ func (s *totals) check(parameters int) error {
 		return fmt.Errorf("the observation ends on the day of the first purchases: all %.0f customers are of age 0", s.customers)
 	case s.repeats == 0:
 		return fmt.Errorf("none of %.0f customers bought twice: how often they buy, and whether they leave, cannot be told apart", s.customers)
-	case s.again == s.customers && s.histories <= parameters, s.histories <= parameters:
+	case s.histories <= parameters:
 		return fmt.Errorf("%.0f customers with %d different histories cannot determine %d parameters", s.customers, s.histories, parameters)
 	}
 	return nil
