@@ -70,7 +70,7 @@ func stride(y float64, c []float64, first, n int) float64 {
 }
 
 // Lgamma returns ln Γ(x) for x > 0: +Inf at 0 and +Inf, NaN below 0. Its error
-// is at most 4 ulp, also next to its zeros 1 and 2.
+// is at most 2 units of 2⁻⁵² of its value, also next to its zeros 1 and 2.
 func Lgamma(x float64) float64 {
 	switch {
 	case x != x || x < 0:
@@ -117,7 +117,7 @@ func lgammaBelow2(x float64) float64 {
 		z := float64(y * y)
 		p := float64(y*stride(z, lgamA[:], 0, 2)) + float64(z*stride(z, lgamA[:], 1, 2))
 		return l + (p - float64(0.5*y))
-	case s >= lgamMin-0.27:
+	case s >= lgamMin-0.23: // math.Lgamma has 0.27 here, and 80 ulp of error next to 1.2
 		y := x - lgamTc
 		if x <= 0.9 {
 			y = x - (lgamTc - 1)
@@ -164,23 +164,6 @@ func LogBeta(a, b float64) float64 {
 	return Lgamma(a) - LogRising(b, a)
 }
 
-// LogAddExp returns ln(eᵃ + eᵇ), also where the exponentials overflow.
-func LogAddExp(a, b float64) float64 {
-	a, b = max(a, b), min(a, b)
-	if b == math.Inf(-1) {
-		return a
-	}
-	return a + Log1p(Exp(b-a))
-}
-
-// Log1mExp returns ln(1 − eˣ) for x ≤ 0: −Inf at 0 (Mächler 2012).
-func Log1mExp(x float64) float64 {
-	if x > -math.Ln2 {
-		return Log(-Expm1(x))
-	}
-	return Log1p(-Exp(x))
-}
-
 // devTerm returns x·ln(x/m) + m − x, the deviance of a Poisson count x from its
 // mean m, without cancellation near x = m (Loader 2000, bd0).
 func devTerm(x, m float64) float64 {
@@ -204,7 +187,8 @@ func devTerm(x, m float64) float64 {
 
 // LogBetaTerm returns ln of xᵃ(1−x)ᵇ/B(a, b) for a, b > 0 and 0 < x < 1, y being
 // 1−x. Where a and b are large it is computed from how far x lies from its mean
-// a/(a+b), so that nothing of the size of a·ln x is subtracted (Loader 2000).
+// a/(a+b), so that nothing of the size of a·ln x is subtracted (Loader 2000);
+// what is left is (a+b)·2⁻⁵² where x+y is not quite 1.
 func LogBetaTerm(a, b, x, y float64) float64 {
 	if min(a, b) < 8 {
 		return float64(a*logOf(x, y)) + float64(b*logOf(y, x)) - LogBeta(a, b)
