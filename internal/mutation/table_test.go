@@ -24,7 +24,7 @@ const (
 	batch    = "internal/fold/batch.go"
 )
 
-var lazy = edit{producer, `if _, _, err := cl.ProducerID(ctx); err != nil {`, `if err := ctx.Err(); err != nil {`}
+var lazy = edit{producer, `id, _, err := cl.ProducerID(ctx)`, `id, err := int64(-1), ctx.Err()`}
 
 var mutations = []mutation{
 	{"no epoch", "acquiring leaves the epoch as it is", []edit{
