@@ -34,7 +34,7 @@ func surviveKills(w *world, f *rig.Fleet, rounds int) {
 	g := rig.Traffic(t, 1, 0.03)
 	kills, unpublished, untrimmed := 0, 0, 0
 	for round := range rounds {
-		wait := w.Send(w.Take(g, 350+rng.IntN(200)))
+		var waits []func()
 		for len(f.On) < 3 {
 			f.Start()
 		}
@@ -43,6 +43,8 @@ func surviveKills(w *world, f *rig.Fleet, rounds int) {
 			if len(f.On) == 0 {
 				break
 			}
+			// For each its own: of what came before, all may be applied already.
+			waits = append(waits, w.Send(w.Take(g, 200+rng.IntN(150))))
 			switch rng.IntN(3) {
 			case 0:
 				w.Progress(w.Sent + int64(rng.IntN(200)))
@@ -61,7 +63,9 @@ func surviveKills(w *world, f *rig.Fleet, rounds int) {
 			f.On[0].Stop()
 			f.On = f.On[1:]
 		}
-		wait()
+		for _, wait := range waits {
+			wait()
+		}
 		w.Progress(w.Sent)
 	}
 	w.Settled(60 * time.Second)

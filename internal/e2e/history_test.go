@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/tierstream/tierstream/internal/fold"
 	"github.com/tierstream/tierstream/internal/protocol"
 	"github.com/tierstream/tierstream/internal/rig"
 	"github.com/tierstream/tierstream/internal/scoring"
@@ -189,7 +191,7 @@ func TestStopsOnAForeignFoldVersion(t *testing.T) {
 	t.Parallel()
 	w := past(t, 25)
 	w.eachFence("fold", func(*protocol.Fence) string { return "99" })
-	w.stops(nil, "folded by fold version 99, this binary has 1")
+	w.stops(nil, fmt.Sprintf("folded by fold version 99, this binary has %d", fold.Version))
 }
 
 // TestStopsOnDeletedInput: retention removed records that were not applied.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -140,10 +141,16 @@ func (x *Mapper) payload(value []byte) (any, *event.Refusal) {
 	}
 	v, err := s.decode(value[5:], x.limits.MaxDepth)
 	if err != nil {
-		return nil, &event.Refusal{Code: event.Malformed, Detail: err.Error()}
+		return nil, &event.Refusal{Code: event.Malformed, Detail: plain(err)}
 	}
 	return v, nil
 }
+
+// plain is an error's text without what package protobuf puts in so that
+// nobody relies on it: in some builds its errors have a no-break space. A
+// refusal's text is part of what a batch decides, and another build must decide
+// the same.
+func plain(err error) string { return strings.ReplaceAll(err.Error(), "\u00a0", " ") }
 
 // applies evaluates a rule's condition. One that asks for a field that is not
 // there does not hold.

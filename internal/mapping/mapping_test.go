@@ -2,6 +2,7 @@ package mapping
 
 import (
 	"encoding/json"
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
@@ -164,5 +165,14 @@ func TestJSONIsTheContent(t *testing.T) {
 	_, r := judge(again.Mapper("shop-orders", event.Limits{}), &event.Message{Key: []byte("c"), Value: []byte(`{"kind":"CART_X"}`)})
 	if r == nil || r.Code != event.Skipped {
 		t.Errorf("got %v", r)
+	}
+}
+
+// Builds differ in what they print for the same record; decisions must not.
+func TestErrorsReadTheSameInEveryBuild(t *testing.T) {
+	for _, s := range []string{"proto: cannot parse", "proto:\u00a0cannot parse"} {
+		if got := plain(errors.New(s)); got != "proto: cannot parse" {
+			t.Errorf("%q", got)
+		}
 	}
 }
